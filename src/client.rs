@@ -1,0 +1,1 @@
+//! The blocking client that kvs-client, the tests and the benchmarks share.

@@ -1,0 +1,116 @@
+//! What commands may ask of the key space they run on. The server implements these traits over the
+//! native engine's views and transactions and over blocking engines, so a command is written once.
+
+use std::borrow::Cow;
+use std::ops::{Bound, ControlFlow};
+
+use crate::error::KvsError;
+use crate::protocol::Version;
+
+/// Why a command stopped before it had its reply.
+#[derive(Debug)]
+pub enum Abort {
+    /// The value is on disk only and the caller must not wait for it here: what the command wrote
+    /// is rewound and it runs anew on a read worker.
+    NotResident,
+    /// The engine failed.
+    Failed(KvsError),
+    /// The request is at fault: the error line, its code included, as in `ERR syntax error`.
+    Refused(Cow<'static, str>),
+}
+
+impl From<KvsError> for Abort {
+    fn from(error: KvsError) -> Self {
+        Abort::Failed(error)
+    }
+}
+
+impl From<&'static str> for Abort {
+    fn from(message: &'static str) -> Self {
+        Abort::Refused(Cow::Borrowed(message))
+    }
+}
+
+/// What a command function returns.
+pub type Outcome = std::result::Result<(), Abort>;
+
+/// The value of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its bytes: borrowed from the segment's map where they lie in memory.
+    pub value: Cow<'a, [u8]>,
+    /// When it ends, in milliseconds since 1970; `None`: never.
+    pub expires_at: Option<u64>,
+}
+
+/// A key range: from, to.
+pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// Reading a key space. An expired key is absent to all of these.
+pub trait Reads {
+    /// The value of `key`.
+    fn get(&self, key: &[u8]) -> Result<Option<Entry<'_>>, Abort>;
+
+    /// Whether `key` is there.
+    fn contains(&self, key: &[u8]) -> Result<bool, Abort> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// The number of keys.
+    fn len(&self) -> Result<u64, Abort>;
+
+    /// Visits the keys of `range` in order, as of one moment, until told to break.
+    fn keys(
+        &self,
+        range: KeyRange<'_>,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Abort>;
+
+    /// Visits the keys and values of `range` in order, as of one moment, until told to break.
+    fn entries(
+        &self,
+        range: KeyRange<'_>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Abort>;
+
+    /// One step of an iteration in an order of the engine's own: visits about `count` keys from
+    /// `cursor` (0 starts) and returns the next cursor (0: done). A key that is there throughout
+    /// the iteration is visited at least once.
+    fn scan(
+        &self,
+        cursor: u64,
+        count: usize,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result<u64, Abort>;
+}
+
+/// Changing a key space, in the one order of the writer. A command that fails changes nothing; all
+/// that one command changes is there after a crash or nothing of it.
+pub trait Writes: Reads {
+    /// Sets `key`, replacing value and expiry.
+    fn put(&mut self, key: &[u8], value: &[u8], expires_at: Option<u64>) -> Result<(), Abort>;
+
+    /// Removes `key`; whether it was there.
+    fn delete(&mut self, key: &[u8]) -> Result<bool, Abort>;
+
+    /// Removes every key.
+    fn clear(&mut self) -> Result<(), Abort>;
+}
+
+/// The connection that a local command runs for, and the server around it.
+pub trait Client {
+    /// The connection's number: unique while the server runs.
+    fn id(&self) -> u64;
+    /// The version it speaks.
+    fn version(&self) -> Version;
+    /// Switches it, from this command's own reply on.
+    fn set_version(&mut self, version: Version);
+    /// Closes it once the replies so far have left.
+    fn close(&mut self);
+    /// The text of INFO for these sections (lower case; empty: the default ones).
+    fn info(&self, sections: &[String]) -> String;
+    /// The name and value of every setting, in alphabetical order.
+    fn settings(&self) -> Vec<(&'static str, String)>;
+    /// Stops the server as SIGTERM does.
+    fn shutdown(&mut self);
+}

@@ -1,0 +1,1 @@
+//! The event loops: sockets, buffers, timers, mailboxes; knows no keys.

@@ -1,0 +1,1 @@
+//! Wires reactor, engine and commands into a server.

@@ -1,0 +1,1 @@
+//! A fixed pool of threads for work that blocks.
