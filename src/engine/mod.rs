@@ -1,6 +1,19 @@
 //! The log-structured store; knows no sockets.
 use crate::error::Result;
 
+mod epoch_cell;
+pub mod filename;
+pub mod fs;
+pub mod hint;
+pub mod keydir;
+pub mod manifest;
+mod mmap;
+pub mod position;
+pub mod record;
+pub mod scan;
+pub mod segment;
+pub mod segments;
+
 /// What a store must be able to do to stand behind the server.
 pub trait KvsEngine: Clone + Send + 'static {
     /// Sets the value of a key, replacing the one it had.

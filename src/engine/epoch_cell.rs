@@ -1,0 +1,86 @@
+//! A value that one thread replaces whole while others read it without a lock.
+//!
+//! Readers pin an epoch and get a reference that lives as long as their guard; a replaced value is
+//! freed when no guard of its time is left (crossbeam-epoch). One word.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+use crossbeam_epoch::{Atomic, Guard, Owned};
+
+/// See the module. Concurrent calls of [`EpochCell::replace`] are sound; the last one wins.
+pub struct EpochCell<T: Send + Sync + 'static> {
+    pointer: Atomic<T>,
+}
+
+impl<T: Send + Sync + 'static> EpochCell<T> {
+    /// A cell that holds `value`.
+    pub fn new(value: T) -> Self {
+        EpochCell { pointer: Atomic::new(value) }
+    }
+
+    /// The present value, which stays readable as long as `guard`.
+    pub fn load<'g>(&self, guard: &'g Guard) -> &'g T {
+        let shared = self.pointer.load(Ordering::Acquire, guard);
+        // SAFETY: the pointer is never null (set in `new`, replaced only by values), and what it
+        // points to is freed only after every guard that was pinned when it was replaced is gone.
+        unsafe { shared.deref() }
+    }
+
+    /// Puts `value` in place of the present one.
+    pub fn replace(&self, value: T, guard: &Guard) {
+        let old = self.pointer.swap(Owned::new(value), Ordering::AcqRel, guard);
+        // SAFETY: `old` was taken out by this swap, so no one else frees it and no later load finds
+        // it; earlier loads hold guards, which the deferral waits for.
+        unsafe { guard.defer_destroy(old) }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for EpochCell<T> {
+    fn drop(&mut self) {
+        let guard = crossbeam_epoch::pin();
+        let old = self.pointer.swap(crossbeam_epoch::Shared::null(), Ordering::AcqRel, &guard);
+        // SAFETY: as in `replace`: a reference from `load` may outlive the cell, but not its guard.
+        unsafe { guard.defer_destroy(old) }
+    }
+}
+
+impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for EpochCell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.load(&crossbeam_epoch::pin()).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn readers_see_whole_values_while_they_are_replaced() {
+        let cell = Arc::new(EpochCell::new(vec![0u64; 64]));
+        let stop = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let (cell, stop) = (Arc::clone(&cell), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let guard = crossbeam_epoch::pin();
+                        let value = cell.load(&guard);
+                        assert!(value.iter().all(|n| *n == value[0]));
+                    }
+                })
+            })
+            .collect();
+        let rounds = if cfg!(miri) { 50 } else { 20_000 };
+        for n in 0..rounds {
+            cell.replace(vec![n; 64], &crossbeam_epoch::pin());
+        }
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Segments mapped into memory for reading, and the question which of their pages are in memory.
+//!
+//! Any thread. Invariant: callers ask only for bytes below a segment's published length. Those
+//! never change any more (records are appended, published once, and a sealed file is never cut
+//! below its length), so a shared slice of them is sound although the file's end is being written.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+
+use memmap2::{Advice, Mmap, MmapOptions};
+
+/// The page size that residency is counted in.
+pub const PAGE: usize = 4096;
+
+/// A read-only map of a file's first bytes.
+#[derive(Debug)]
+pub struct Map {
+    map: Mmap,
+}
+
+impl Map {
+    /// Maps `capacity` bytes from the start of `file`, which may be shorter still: what lies behind
+    /// its end must not be touched before it was written.
+    pub fn new(file: &fs::File, capacity: u64) -> io::Result<Map> {
+        let capacity = usize::try_from(capacity)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "segment too large to map"))?;
+        // SAFETY: the directory is locked, so only this process writes the file, and it writes only
+        // behind the published length (module doc). Another program that cuts the file short would
+        // make an access fault (SIGBUS): a stop, never a wrong value.
+        let map = unsafe { MmapOptions::new().len(capacity.max(1)).map(file)? };
+        // Reads are of single records: reading ahead would only push out other pages. Advice only,
+        // so a refusal is of no consequence.
+        let _ = map.advise(Advice::Random);
+        Ok(Map { map })
+    }
+
+    /// The bytes from `offset`, `len` of them. `None` where that lies outside the map.
+    pub fn get(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.map.get(start..start.checked_add(len)?)
+    }
+
+    /// Tells for each page of the first `len` bytes whether it is in memory, in bit 0 of a byte.
+    pub fn resident_pages(&self, len: usize) -> io::Result<Vec<u8>> {
+        let len = len.min(self.map.len());
+        let mut pages = vec![0u8; len.div_ceil(PAGE)];
+        // SAFETY: the range lies inside the map, which starts on a page, and `pages` has room for
+        // one byte per page of it.
+        let code = unsafe {
+            libc::mincore(self.map.as_ptr().cast_mut().cast(), len, pages.as_mut_ptr().cast())
+        };
+        if code == 0 { Ok(pages) } else { Err(io::Error::last_os_error()) }
+    }
+}

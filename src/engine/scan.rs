@@ -1,0 +1,178 @@
+//! Reading a segment record by record, when there is no hint to trust: what is sound, what is
+//! damaged, and where a crash tore the end off.
+//!
+//! A bad record in the newest segment may be the tail of a write that a crash interrupted: then
+//! nothing of it was ever acknowledged, and the segment ends before it. Or it may be damage to
+//! records that were. The two are told apart by what follows: a record marked
+//! [`GROUP_START`](record::GROUP_START) was written only after everything before it was durable,
+//! so if a sound one follows, the bad one was acknowledged once and is damage. In any other segment
+//! a bad record is damage. After damage the scan goes on at the next sound record.
+
+use std::ops::Range;
+
+use super::record::{self, Fault, Record};
+use super::segment::Origin;
+
+/// The largest plausible sequence number, far above any real one: it keeps the search for the next
+/// sound record from computing checksums of noise.
+const PLAUSIBLE_SEQ: u64 = 1 << 48;
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub struct Scan<'a> {
+    /// The sound records, with their offsets in the file.
+    pub records: Vec<(u64, Record<'a>)>,
+    /// Where there should be records and are none, as offsets in the file.
+    pub damage: Vec<Range<u64>>,
+    /// Where the records end.
+    pub end: u64,
+    /// Where the bytes of an interrupted write end, if there are any: `end..torn` is to be cleared.
+    pub torn: Option<u64>,
+}
+
+/// Scans `bytes`, which lie at `base` of a segment; `newest`: a torn tail is possible.
+pub fn scan(bytes: &[u8], base: u64, origin: Origin, newest: bool) -> Scan<'_> {
+    let mut scan = Scan::default();
+    let mut at = 0;
+    // Where the batch began that the last record belongs to and does not end, and how many records
+    // came before it.
+    let mut batch: Option<(usize, usize)> = None;
+    loop {
+        match record::parse(&bytes[at..]) {
+            Ok(record) => {
+                if record.flags & record::BATCH_GOES_ON == 0 || origin == Origin::Merged {
+                    batch = None;
+                } else if batch.is_none() {
+                    batch = Some((at, scan.records.len()));
+                }
+                scan.records.push((base + at as u64, record));
+                at += record.size();
+            }
+            Err(Fault::Unwritten) if bytes[at..].iter().all(|b| *b == 0) => break,
+            Err(_) if newest && !group_follows(bytes, at + 1) => break,
+            Err(_) => {
+                let next = next_record(bytes, at + 1, |_| true).unwrap_or(bytes.len());
+                scan.damage.push(base + at as u64..base + next as u64);
+                batch = None;
+                at = next;
+            }
+        }
+    }
+    if newest && let Some((start, records)) = batch {
+        scan.records.truncate(records);
+        at = start;
+    }
+    scan.end = base + at as u64;
+    if let Some(last) = bytes[at..].iter().rposition(|b| *b != 0) {
+        scan.torn = Some(scan.end + last as u64 + 1);
+    }
+    scan
+}
+
+fn group_follows(bytes: &[u8], from: usize) -> bool {
+    next_record(bytes, from, |record| record.flags & record::GROUP_START != 0).is_some()
+}
+
+/// The offset of the first sound and wanted record at or behind `from`.
+fn next_record(
+    bytes: &[u8],
+    from: usize,
+    wanted: impl Fn(&Record<'_>) -> bool,
+) -> Option<usize> {
+    let mut at = from;
+    while at + record::HEADER <= bytes.len() {
+        // A header holds a byte that is not zero, so a stretch of zeros is skipped up to where a
+        // header could begin.
+        let zeros = bytes[at..].iter().position(|b| *b != 0)?;
+        at += zeros.saturating_sub(record::HEADER - 1);
+        match record::parse(&bytes[at..]) {
+            Ok(record) if record.seq < PLAUSIBLE_SEQ && wanted(&record) => return Some(at),
+            Ok(record) if record.seq < PLAUSIBLE_SEQ => at += record.size(),
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::record::{BATCH_GOES_ON, GROUP_START};
+
+    fn log(records: &[(&str, u8)]) -> (Vec<u8>, Vec<usize>) {
+        let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+        for (seq, (key, flags)) in records.iter().enumerate() {
+            let start = bytes.len();
+            starts.push(start);
+            let record = Record {
+                seq: seq as u64 + 1,
+                flags: *flags,
+                database: 0,
+                expires_at: None,
+                key: key.as_bytes(),
+                value: b"some value",
+            };
+            record::append(&mut bytes, &record);
+            record::seal(&mut bytes[start..]);
+        }
+        starts.push(bytes.len());
+        (bytes, starts)
+    }
+
+    fn keys(scan: &Scan<'_>) -> String {
+        scan.records.iter().map(|(_, r)| String::from_utf8_lossy(r.key)).collect()
+    }
+
+    #[test]
+    fn zeros_end_it() {
+        let (mut bytes, starts) = log(&[("a", GROUP_START), ("b", 0)]);
+        bytes.resize(bytes.len() + 1000, 0);
+        let found = scan(&bytes, 40, Origin::Log, true);
+        assert_eq!((keys(&found).as_str(), found.end), ("ab", 40 + starts[2] as u64));
+        assert!(found.damage.is_empty() && found.torn.is_none());
+    }
+
+    #[test]
+    fn a_torn_tail_ends_the_newest_and_is_damage_elsewhere() {
+        let (bytes, starts) = log(&[("a", GROUP_START), ("b", GROUP_START), ("c", 0)]);
+        for cut in starts[1] + 1..starts[2] {
+            let mut torn = bytes[..cut].to_vec();
+            torn.resize(bytes.len() + 100, 0);
+            let found = scan(&torn, 0, Origin::Log, true);
+            assert_eq!((keys(&found).as_str(), found.end), ("a", starts[1] as u64));
+            assert!(found.damage.is_empty());
+            assert!(found.torn.is_some_and(|torn| torn <= cut as u64));
+            let found = scan(&torn, 0, Origin::Log, false);
+            assert_eq!(found.damage.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_hole_within_the_last_group_is_torn_before_a_later_group_it_is_damage() {
+        let flags = [("a", GROUP_START), ("b", GROUP_START), ("c", 0), ("d", 0)];
+        let (mut bytes, starts) = log(&flags);
+        bytes[starts[2] + 25] ^= 1;
+        let found = scan(&bytes, 0, Origin::Log, true);
+        assert_eq!((keys(&found).as_str(), found.end), ("ab", starts[2] as u64));
+        assert_eq!(found.torn, Some(bytes.len() as u64));
+
+        let (mut bytes, starts) =
+            log(&[("a", GROUP_START), ("b", 0), ("c", 0), ("d", GROUP_START)]);
+        bytes[starts[1] + 25] ^= 1;
+        let found = scan(&bytes, 0, Origin::Log, true);
+        assert_eq!(keys(&found), "acd");
+        assert_eq!(found.damage, [starts[1] as u64..starts[2] as u64]);
+    }
+
+    #[test]
+    fn an_unfinished_batch_is_dropped_whole() {
+        let records = [("a", GROUP_START), ("b", BATCH_GOES_ON), ("c", BATCH_GOES_ON), ("d", 0)];
+        let (bytes, starts) = log(&records);
+        for cut in starts[1]..bytes.len() {
+            let found = scan(&bytes[..cut], 0, Origin::Log, true);
+            assert_eq!((keys(&found).as_str(), found.end), ("a", starts[1] as u64));
+        }
+        assert_eq!(keys(&scan(&bytes, 0, Origin::Log, true)), "abcd");
+        assert_eq!(keys(&scan(&bytes[starts[0]..starts[3]], 0, Origin::Merged, false)), "abc");
+    }
+}

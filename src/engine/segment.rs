@@ -1,0 +1,302 @@
+//! One segment: a numbered file of records, written at its end by one writer, read by everybody.
+//!
+//! Owner: the writer (or the compactor, for a merged segment) appends; any thread reads below the
+//! published length. Invariants: bytes below [`Segment::len`] never change; `len` only grows, and is
+//! raised only after the bytes are written; a sealed segment grows no more. The file lives as long
+//! as someone holds the `Arc`, even after its name was removed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use super::fs::{File, Fs};
+use super::mmap::{Map, PAGE};
+use super::position::Position;
+use super::record::{self, Record};
+use crate::error::{KvsError, Result};
+
+/// What every segment starts with. On disk: never changes.
+pub const MAGIC: [u8; 8] = *b"KVSLOG\r\n";
+/// The format version this code writes and reads.
+pub const VERSION: u16 = 1;
+/// Length of the header; records follow it.
+pub const HEADER: usize = 40;
+
+/// Who wrote a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The writer, in the order of sequence numbers.
+    Log,
+    /// The compactor: what lived in other segments.
+    Merged,
+}
+
+/// The first bytes of the file. docs/format.md has the table.
+pub fn encode_header(number: u64, origin: Origin) -> [u8; HEADER] {
+    let mut header = [0u8; HEADER];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    header[10..12].copy_from_slice(&(origin as u16).to_le_bytes());
+    header[16..24].copy_from_slice(&number.to_le_bytes());
+    let crc = crc32fast::hash(&header[..HEADER - 4]);
+    header[HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+/// The number and origin in a header; otherwise what is wrong with it.
+pub fn decode_header(header: &[u8; HEADER]) -> Result<(u64, Origin), String> {
+    let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+    if header[..8] != MAGIC {
+        return Err("it does not start with the magic number of a segment".into());
+    }
+    if field(8) != VERSION {
+        return Err(format!(
+            "its format version is {}; this kvs reads version {VERSION}",
+            field(8)
+        ));
+    }
+    let crc = crc32fast::hash(&header[..HEADER - 4]).to_le_bytes();
+    if header[HEADER - 4..] != crc {
+        return Err("its header's checksum does not match".into());
+    }
+    let origin = match field(10) {
+        0 => Origin::Log,
+        1 => Origin::Merged,
+        other => return Err(format!("it has the unknown origin {other}")),
+    };
+    let mut number = [0u8; 8];
+    number.copy_from_slice(&header[16..24]);
+    Ok((u64::from_le_bytes(number), origin))
+}
+
+/// See the module.
+pub struct Segment {
+    number: u64,
+    origin: Origin,
+    slot: AtomicU32,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    map: Map,
+    capacity: u64,
+    len: AtomicU64,
+    live: AtomicI64,
+    tombstones: AtomicU64,
+    resident: Box<[AtomicU64]>,
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Segment({}, {} bytes)", self.number, self.len())
+    }
+}
+
+impl Segment {
+    /// Creates the file of segment `number` with its header, mapped for `capacity` bytes.
+    pub fn create(
+        fs: &dyn Fs,
+        path: &Path,
+        number: u64,
+        origin: Origin,
+        capacity: u64,
+    ) -> Result<Segment> {
+        let failed = || KvsError::io(format!("create {}", path.display()));
+        let file = fs.create(path).map_err(failed())?;
+        file.write_all_at(&encode_header(number, origin), 0).map_err(failed())?;
+        Segment::new(path, file, number, origin, HEADER as u64, capacity)
+    }
+
+    /// Opens an existing segment, mapped for `capacity` bytes or its length if that is more. Its
+    /// published length is that of the file until [`Segment::cut`] says better.
+    pub fn open(fs: &dyn Fs, path: &Path, number: u64, capacity: u64) -> Result<Segment> {
+        let file = fs.open(path).map_err(KvsError::io(format!("open {}", path.display())))?;
+        let len = file.len()?;
+        let damaged =
+            |what: String| KvsError::Damaged { file: path.to_owned(), offset: 0, what };
+        let mut header = [0u8; HEADER];
+        if len < HEADER as u64 {
+            return Err(damaged(format!("it has {len} bytes, less than a header")));
+        }
+        file.read_exact_at(&mut header, 0)
+            .map_err(KvsError::io(format!("read {}", path.display())))?;
+        let (found, origin) = decode_header(&header).map_err(damaged)?;
+        if found != number {
+            return Err(damaged(format!("it says that it is segment {found}")));
+        }
+        Segment::new(path, file, number, origin, len, capacity.max(len))
+    }
+
+    fn new(
+        path: &Path,
+        file: Arc<dyn File>,
+        number: u64,
+        origin: Origin,
+        len: u64,
+        capacity: u64,
+    ) -> Result<Segment> {
+        let map =
+            file.map(capacity).map_err(KvsError::io(format!("map {}", path.display())))?;
+        let words = (capacity as usize).div_ceil(PAGE * 64);
+        Ok(Segment {
+            number,
+            origin,
+            slot: AtomicU32::new(0),
+            path: path.to_owned(),
+            file,
+            map,
+            capacity,
+            len: AtomicU64::new(len),
+            live: AtomicI64::new(0),
+            tombstones: AtomicU64::new(0),
+            resident: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        })
+    }
+
+    /// The file's number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Who wrote it.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Its place in the table of open segments.
+    pub fn slot(&self) -> u32 {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_slot(&self, slot: u32) {
+        self.slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// How many bytes are mapped, and so how long it may grow.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The published length: header and whole records.
+    pub fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() <= HEADER as u64
+    }
+
+    /// Publishes what was written up to `len`.
+    pub fn publish(&self, len: u64) {
+        debug_assert!(self.len() <= len && len <= self.capacity);
+        self.mark_resident(self.len(), len);
+        self.len.store(len, Ordering::Release);
+    }
+
+    /// Sets the published length after an open found where the records end.
+    pub fn cut(&self, len: u64) {
+        debug_assert!(len <= self.len());
+        self.len.store(len, Ordering::Release);
+    }
+
+    /// Bytes of records that the index points to, each rounded as positions round them.
+    pub fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// Counts a record in (positive) or out (negative) of the live ones.
+    pub fn add_live(&self, bytes: i64) {
+        self.live.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of tombstones in it.
+    pub fn tombstones(&self) -> u64 {
+        self.tombstones.load(Ordering::Relaxed)
+    }
+
+    /// Counts a tombstone of `bytes`.
+    pub fn add_tombstone(&self, bytes: u64) {
+        self.tombstones.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// All records as they lie in memory, the header left out: `offset` is that of the first byte
+    /// asked for. May wait for the disk.
+    pub fn bytes_from(&self, offset: u64) -> &[u8] {
+        let len = self.len().saturating_sub(offset) as usize;
+        self.map.get(offset, len).unwrap_or(&[])
+    }
+
+    /// The bytes of the record at `position` and perhaps some behind it. Touching them may wait for
+    /// the disk unless [`Segment::is_resident`].
+    pub fn mapped(&self, position: Position) -> &[u8] {
+        let offset = position.offset();
+        let len = (self.len().saturating_sub(offset)).min(position.size() as u64);
+        self.map.get(offset, len as usize).unwrap_or(&[])
+    }
+
+    /// Reads the record at `position` through the file, which unlike the map turns a failing disk
+    /// into an error and fetches all its pages at once.
+    pub fn fetch(&self, position: Position) -> Result<Vec<u8>> {
+        let offset = position.offset();
+        let len = (self.len().saturating_sub(offset)).min(position.size() as u64);
+        let mut bytes = vec![0u8; len as usize];
+        self.file.read_exact_at(&mut bytes, offset).map_err(KvsError::io(format!(
+            "read {len} bytes at {offset} of {}",
+            self.path.display()
+        )))?;
+        self.mark_resident(offset, offset + len);
+        Ok(bytes)
+    }
+
+    /// The record in `bytes`, which were read at `position`; damage is named by file and offset.
+    pub fn parse<'a>(&self, position: Position, bytes: &'a [u8]) -> Result<Record<'a>> {
+        record::parse(bytes).map_err(|fault| self.damaged(position.offset(), fault.describe()))
+    }
+
+    /// The error for damage at `offset`.
+    pub fn damaged(&self, offset: u64, what: &str) -> KvsError {
+        KvsError::Damaged { file: self.path.clone(), offset, what: what.to_owned() }
+    }
+
+    /// Whether every page of the record at `position` was in memory when last looked at.
+    pub fn is_resident(&self, position: Position) -> bool {
+        let first = position.offset() as usize / PAGE;
+        let end = (position.offset() as usize + position.size()).min(self.len() as usize);
+        (first..=end.saturating_sub(1).max(first * PAGE) / PAGE).all(|page| {
+            self.resident
+                .get(page / 64)
+                .is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (page % 64) != 0)
+        })
+    }
+
+    fn mark_resident(&self, from: u64, to: u64) {
+        for page in from as usize / PAGE..(to as usize).div_ceil(PAGE) {
+            if let Some(word) = self.resident.get(page / 64) {
+                word.fetch_or(1 << (page % 64), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Asks the kernel anew which pages are in memory; how many are not any more that were.
+    pub fn refresh_residency(&self) -> u64 {
+        let Ok(pages) = self.map.resident_pages(self.len() as usize) else { return 0 };
+        let mut evicted = 0;
+        for (word, pages) in self.resident.iter().zip(pages.chunks(64)) {
+            let now = pages
+                .iter()
+                .enumerate()
+                .fold(0u64, |bits, (i, page)| bits | u64::from(page & 1) << i);
+            evicted += u64::from((word.swap(now, Ordering::Relaxed) & !now).count_ones());
+        }
+        evicted
+    }
+}

@@ -1,0 +1,83 @@
+//! The table of open segments: from the slot in a position to the segment.
+//!
+//! Readers look slots up without a lock under an epoch guard; the writer and the compactor add and
+//! remove. Invariant: a slot is given anew only after every guard that could have read a position
+//! with its old meaning is gone, so a position read under a guard never leads to a wrong segment. It
+//! may lead to none, when compaction moved the record meanwhile: then the index has the new
+//! position, and the look-up starts again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_epoch::Guard;
+
+use super::epoch_cell::EpochCell;
+use super::position::MAX_SLOTS;
+use super::segment::Segment;
+use crate::error::{KvsError, Result};
+
+type Table = Vec<Option<Arc<Segment>>>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Segments {
+    table: EpochCell<Table>,
+    /// Free slots; the lock also serialises changes of the table.
+    free: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Segments { table: EpochCell::new(Vec::new()), free: Arc::default() }
+    }
+}
+
+impl Segments {
+    /// The segment in `slot`.
+    pub fn get<'g>(&self, slot: u32, guard: &'g Guard) -> Option<&'g Arc<Segment>> {
+        self.table.load(guard).get(slot as usize)?.as_ref()
+    }
+
+    /// Gives `segment` a slot and makes it visible.
+    pub fn add(&self, segment: Segment) -> Result<Arc<Segment>> {
+        let mut free = lock(&self.free);
+        let guard = crossbeam_epoch::pin();
+        let mut table = self.table.load(&guard).clone();
+        let slot = free.pop().unwrap_or_else(|| {
+            table.push(None);
+            table.len() as u32 - 1
+        });
+        if slot as usize >= MAX_SLOTS {
+            return Err(KvsError::Invalid(format!(
+                "more than {MAX_SLOTS} segments; use larger ones (--segment-bytes)"
+            )));
+        }
+        segment.set_slot(slot);
+        let segment = Arc::new(segment);
+        table[slot as usize] = Some(Arc::clone(&segment));
+        self.table.replace(table, &guard);
+        Ok(segment)
+    }
+
+    /// Takes segments out; who holds them keeps them.
+    pub fn remove(&self, segments: &[Arc<Segment>]) {
+        let _changing = lock(&self.free);
+        let guard = crossbeam_epoch::pin();
+        let mut table = self.table.load(&guard).clone();
+        for segment in segments {
+            table[segment.slot() as usize] = None;
+        }
+        self.table.replace(table, &guard);
+        let slots: Vec<u32> = segments.iter().map(|segment| segment.slot()).collect();
+        let free = Arc::clone(&self.free);
+        guard.defer(move || lock(&free).extend(slots));
+    }
+
+    /// All open segments, by slot.
+    pub fn all(&self) -> Vec<Arc<Segment>> {
+        self.table.load(&crossbeam_epoch::pin()).iter().flatten().cloned().collect()
+    }
+}
+
+fn lock(free: &Mutex<Vec<u32>>) -> MutexGuard<'_, Vec<u32>> {
+    free.lock().unwrap_or_else(PoisonError::into_inner)
+}
