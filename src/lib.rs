@@ -7,6 +7,7 @@ pub mod error;
 pub mod protocol;
 pub mod reactor;
 pub mod server;
+pub mod stats;
 pub mod thread_pool;
 
 pub use engine::{KvStore, KvsEngine};

@@ -137,8 +137,7 @@ impl Manifest {
         if next == 0 {
             return Err(damaged(len, "it holds no edit"));
         }
-        let manifest =
-            Manifest { fs: Arc::clone(fs), path, file, len: len as u64, next, segments };
+        let manifest = Manifest { fs: Arc::clone(fs), path, file, len: len as u64, next, segments };
         if len < bytes.len() {
             // The unfinished line goes before anything is appended behind it.
             return Manifest::create(fs, manifest.path, manifest.next, manifest.segments);
@@ -157,14 +156,19 @@ impl Manifest {
         self.next - 1
     }
 
-    /// Adds and removes segments in one durable step. After an error nobody knows what the file
-    /// holds: the store must take no more writes.
+    /// Adds and removes segments in one durable step. After [`KvsError::Poisoned`] nobody knows what
+    /// the file holds; after any other error it is as it was.
     pub fn edit(&mut self, add: &[u64], remove: &[u64]) -> Result<()> {
         let edit = Edit { next: self.next, add: add.to_vec(), remove: remove.to_vec() };
         let line = edit.line()?;
-        let doing = || KvsError::io(format!("append to {}", self.path.display()));
-        self.file.write_all_at(line.as_bytes(), self.len).map_err(doing())?;
-        self.file.sync_data().map_err(doing())?;
+        let poisoned = |error| KvsError::Poisoned {
+            cause: format!("append to {}: {error}", self.path.display()),
+        };
+        if let Err(error) = self.file.write_all_at(line.as_bytes(), self.len) {
+            self.file.set_len(self.len).map_err(poisoned)?;
+            return Err(KvsError::io(format!("append to {}", self.path.display()))(error));
+        }
+        self.file.sync_data().map_err(poisoned)?;
         self.len += line.len() as u64;
         self.segments.extend(add);
         for number in remove {

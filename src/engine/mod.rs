@@ -1,18 +1,50 @@
-//! The log-structured store; knows no sockets.
-use crate::error::Result;
+//! The log-structured store (bitcask's design, with order): append-only segments, an index from key
+//! to position in memory, a manifest, compaction beside reads and writes. Knows no sockets.
+//!
+//! From the bottom up: [`fs`] and `mmap` (the doors to the OS), [`record`], [`segment`], [`scan`],
+//! [`hint`] and [`manifest`] (what is on disk), [`keydir`] (what is in memory), `view` and
+//! `snapshot` (reading), `group`, `txn`, `writer` and `commit` (writing), `recovery`, `compactor`,
+//! and `store`, which starts the threads.
 
+mod batch;
+mod commit;
+mod compactor;
+mod core;
 mod epoch_cell;
 pub mod filename;
 pub mod fs;
+mod group;
 pub mod hint;
 pub mod keydir;
 pub mod manifest;
 mod mmap;
+mod options;
 pub mod position;
+mod preparer;
+mod range;
 pub mod record;
+mod recovery;
 pub mod scan;
 pub mod segment;
 pub mod segments;
+mod snapshot;
+mod store;
+mod syncer;
+mod txn;
+mod view;
+mod writer;
+
+use crate::error::Result;
+
+pub use batch::Batch;
+pub use commit::WriteJob;
+pub use core::DATABASES;
+pub use options::{Fsync, MAX_SEGMENT, MIN_SEGMENT, Options};
+pub use range::{Range, behind_prefix};
+pub use snapshot::Snapshot;
+pub use store::{ENGINE_NAME, KvStore, ReadJob, Reader, name_engine};
+pub use txn::Txn;
+pub use view::{Patience, ReadError, Value, View, now_ms};
 
 /// What a store must be able to do to stand behind the server.
 pub trait KvsEngine: Clone + Send + 'static {
@@ -23,7 +55,3 @@ pub trait KvsEngine: Clone + Send + 'static {
     /// Removes a key; [`KvsError::KeyNotFound`](crate::KvsError::KeyNotFound) where there is none.
     fn remove(&self, key: String) -> Result<()>;
 }
-
-/// The log-structured store.
-#[derive(Clone)]
-pub struct KvStore {}

@@ -1,12 +1,12 @@
 //! Where a record lies, in one word, so that the index can replace it atomically.
 //!
 //! ```text
-//!   63      56 55             36 35                                  0
-//!  +----------+-----------------+-------------------------------------+
-//!  | size     | segment slot    | offset in the segment, bytes        |
-//!  +----------+-----------------+-------------------------------------+
+//!   63      56 55             36   35     34                        0
+//!  +----------+-----------------+---------+--------------------------+
+//!  | size     | segment slot    | expires | offset, bytes            |
+//!  +----------+-----------------+---------+--------------------------+
 //! ```
-//! The size is rounded up to three significant bits: enough to fetch a record with one read and to
+//! `expires` says that the record has an expiry time, so that listing keys need not read it. The size is rounded up to three significant bits: enough to fetch a record with one read and to
 //! keep count of live bytes. The slot is an index into the table of open segments
 //! ([`segments`](super::segments)), not a file number: slots are used again, file numbers never.
 //! No position is zero, since no record is empty.
@@ -15,8 +15,11 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position(u64);
 
-const OFFSET_BITS: u32 = 36;
+const OFFSET_BITS: u32 = 35;
+const EXPIRES: u64 = 1 << OFFSET_BITS;
+const SLOT_SHIFT: u32 = OFFSET_BITS + 1;
 const SLOT_BITS: u32 = 20;
+const SIZE_SHIFT: u32 = SLOT_SHIFT + SLOT_BITS;
 
 /// The largest offset a record can start at.
 pub const MAX_OFFSET: u64 = (1 << OFFSET_BITS) - 1;
@@ -25,13 +28,19 @@ pub const MAX_SLOTS: usize = 1 << SLOT_BITS;
 
 impl Position {
     /// The position of a record of `size` bytes at `offset` of the segment in `slot`.
-    pub fn new(slot: u32, offset: u64, size: usize) -> Position {
+    pub fn new(slot: u32, offset: u64, size: usize, expires: bool) -> Position {
         assert!((slot as usize) < MAX_SLOTS && offset <= MAX_OFFSET);
         Position(
-            u64::from(class_of(size)) << (OFFSET_BITS + SLOT_BITS)
-                | u64::from(slot) << OFFSET_BITS
+            u64::from(class_of(size)) << SIZE_SHIFT
+                | u64::from(slot) << SLOT_SHIFT
+                | if expires { EXPIRES } else { 0 }
                 | offset,
         )
+    }
+
+    /// Whether the record has an expiry time.
+    pub fn expires(self) -> bool {
+        self.0 & EXPIRES != 0
     }
 
     /// The position in a word that [`Position::to_word`] made; `None` for zero.
@@ -46,7 +55,7 @@ impl Position {
 
     /// The segment's slot.
     pub fn slot(self) -> u32 {
-        (self.0 >> OFFSET_BITS) as u32 & (MAX_SLOTS as u32 - 1)
+        (self.0 >> SLOT_SHIFT) as u32 & (MAX_SLOTS as u32 - 1)
     }
 
     /// The offset of the record's first byte.
@@ -56,7 +65,7 @@ impl Position {
 
     /// The record's size in bytes, rounded up by at most an eighth.
     pub fn size(self) -> usize {
-        size_of_class((self.0 >> (OFFSET_BITS + SLOT_BITS)) as u8)
+        size_of_class((self.0 >> SIZE_SHIFT) as u8)
     }
 }
 
@@ -83,7 +92,8 @@ mod tests {
 
     #[test]
     fn parts_come_back() {
-        let position = Position::new(1_048_575, MAX_OFFSET, 1000);
+        let position = Position::new(1_048_575, MAX_OFFSET, 1000, true);
+        assert!(position.expires() && !Position::new(1, 2, 1000, false).expires());
         assert_eq!(position.slot(), 1_048_575);
         assert_eq!(position.offset(), MAX_OFFSET);
         assert!((1000..=1125).contains(&position.size()));

@@ -74,11 +74,7 @@ fn group_follows(bytes: &[u8], from: usize) -> bool {
 }
 
 /// The offset of the first sound and wanted record at or behind `from`.
-fn next_record(
-    bytes: &[u8],
-    from: usize,
-    wanted: impl Fn(&Record<'_>) -> bool,
-) -> Option<usize> {
+fn next_record(bytes: &[u8], from: usize, wanted: impl Fn(&Record<'_>) -> bool) -> Option<usize> {
     let mut at = from;
     while at + record::HEADER <= bytes.len() {
         // A header holds a byte that is not zero, so a stretch of zeros is skipped up to where a

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use super::fs::{File, Fs};
 use super::mmap::{Map, PAGE};
@@ -81,6 +81,11 @@ pub struct Segment {
     len: AtomicU64,
     live: AtomicI64,
     tombstones: AtomicU64,
+    /// The smallest and the largest sequence number in it, once it is closed.
+    seqs: [AtomicU64; 2],
+    /// Damage was found in it: it is kept as it is.
+    damaged: AtomicBool,
+    sealed: AtomicBool,
     resident: Box<[AtomicU64]>,
 }
 
@@ -110,8 +115,7 @@ impl Segment {
     pub fn open(fs: &dyn Fs, path: &Path, number: u64, capacity: u64) -> Result<Segment> {
         let file = fs.open(path).map_err(KvsError::io(format!("open {}", path.display())))?;
         let len = file.len()?;
-        let damaged =
-            |what: String| KvsError::Damaged { file: path.to_owned(), offset: 0, what };
+        let damaged = |what: String| KvsError::Damaged { file: path.to_owned(), offset: 0, what };
         let mut header = [0u8; HEADER];
         if len < HEADER as u64 {
             return Err(damaged(format!("it has {len} bytes, less than a header")));
@@ -133,8 +137,7 @@ impl Segment {
         len: u64,
         capacity: u64,
     ) -> Result<Segment> {
-        let map =
-            file.map(capacity).map_err(KvsError::io(format!("map {}", path.display())))?;
+        let map = file.map(capacity).map_err(KvsError::io(format!("map {}", path.display())))?;
         let words = (capacity as usize).div_ceil(PAGE * 64);
         Ok(Segment {
             number,
@@ -147,6 +150,9 @@ impl Segment {
             len: AtomicU64::new(len),
             live: AtomicI64::new(0),
             tombstones: AtomicU64::new(0),
+            seqs: Default::default(),
+            damaged: AtomicBool::new(false),
+            sealed: AtomicBool::new(false),
             resident: (0..words).map(|_| AtomicU64::new(0)).collect(),
         })
     }
@@ -195,6 +201,14 @@ impl Segment {
         self.len() <= HEADER as u64
     }
 
+    /// Makes what was written durable. A failure is final ([`KvsError::Poisoned`]): the kernel may
+    /// have dropped the data with its first report, so another try would prove nothing.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| KvsError::Poisoned {
+            cause: format!("sync {}: {error}", self.path.display()),
+        })
+    }
+
     /// Publishes what was written up to `len`.
     pub fn publish(&self, len: u64) {
         debug_assert!(self.len() <= len && len <= self.capacity);
@@ -228,6 +242,37 @@ impl Segment {
         self.tombstones.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Notes the smallest and the largest sequence number in it.
+    pub fn set_seqs(&self, min: u64, max: u64) {
+        self.seqs[0].store(min, Ordering::Relaxed);
+        self.seqs[1].store(max, Ordering::Relaxed);
+    }
+
+    /// The smallest sequence number in it, as far as it was noted; 0 otherwise.
+    pub fn min_seq(&self) -> u64 {
+        self.seqs[0].load(Ordering::Relaxed)
+    }
+
+    /// Closes it: all that it will ever hold is published.
+    pub fn seal(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    /// Whether it is closed.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    /// Notes that there is damage in it: compaction keeps away from then on.
+    pub fn mark_damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether damage was found in it.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
     /// All records as they lie in memory, the header left out: `offset` is that of the first byte
     /// asked for. May wait for the disk.
     pub fn bytes_from(&self, offset: u64) -> &[u8] {
@@ -254,6 +299,18 @@ impl Segment {
             self.path.display()
         )))?;
         self.mark_resident(offset, offset + len);
+        Ok(bytes)
+    }
+
+    /// Reads only as much of the record at `position` as tells its key, if that has `key` bytes.
+    pub fn fetch_key(&self, position: Position, key: usize) -> Result<Vec<u8>> {
+        let offset = position.offset();
+        let len = (self.len().saturating_sub(offset)).min(record::size(key, 0, true) as u64);
+        let mut bytes = vec![0u8; len as usize];
+        self.file.read_exact_at(&mut bytes, offset).map_err(KvsError::io(format!(
+            "read {len} bytes at {offset} of {}",
+            self.path.display()
+        )))?;
         Ok(bytes)
     }
 

@@ -15,7 +15,8 @@ use super::position::MAX_SLOTS;
 use super::segment::Segment;
 use crate::error::{KvsError, Result};
 
-type Table = Vec<Option<Arc<Segment>>>;
+/// The segment of each slot.
+pub type Table = Vec<Option<Arc<Segment>>>;
 
 /// See the module.
 #[derive(Debug)]
@@ -32,6 +33,11 @@ impl Default for Segments {
 }
 
 impl Segments {
+    /// The present table.
+    pub fn table<'g>(&self, guard: &'g Guard) -> &'g Table {
+        self.table.load(guard)
+    }
+
     /// The segment in `slot`.
     pub fn get<'g>(&self, slot: u32, guard: &'g Guard) -> Option<&'g Arc<Segment>> {
         self.table.load(guard).get(slot as usize)?.as_ref()

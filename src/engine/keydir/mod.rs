@@ -174,6 +174,16 @@ impl Keydir {
         self.len.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// [`Keydir::insert`] for several threads at once, while there are no readers: at recovery.
+    pub fn insert_shared(&self, hash: KeyHash, position: Position, guard: &Guard) {
+        let shard = &self.shards[hash.shard()];
+        let _alone = shard.rebuild.lock().unwrap_or_else(PoisonError::into_inner);
+        while !shard.table.load(guard).insert(hash.stored(), position) {
+            shard.table.replace(shard.table.load(guard).grown(), guard);
+        }
+        self.len.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Removes a key from the point index and returns the position it had.
     pub fn remove<E>(
         &self,
@@ -245,6 +255,11 @@ impl Keydir {
         None
     }
 
+    /// Visits all positions, in no order.
+    pub fn positions(&self, guard: &Guard, visit: impl FnMut(Position)) {
+        self.piece(HashCursor::from_word(0), usize::MAX, guard, visit);
+    }
+
     /// The bytes the point index and the ordered index take.
     pub fn memory(&self) -> (usize, usize) {
         let guard = crossbeam_epoch::pin();
@@ -298,7 +313,7 @@ mod tests {
                 keydir.remove_ordered(&key, &guard);
                 assert_eq!(old, model.remove(&key));
             } else {
-                let position = Position::new(1, n * 10 + step % 10, 100);
+                let position = Position::new(1, n * 10 + step % 10, 100, false);
                 let old = keydir.set(hash, position, &guard, is(n)).unwrap();
                 if old.is_none() {
                     keydir.add_ordered(&[&key], &guard);
@@ -338,7 +353,7 @@ mod tests {
     fn a_key_that_is_overwritten_moved_and_rehashed_never_vanishes() {
         let (keydir, hasher) = (Keydir::new(true), KeyHasher::default());
         let hot: Vec<u64> = (0..50).collect();
-        let place = |n: u64, version: u64| Position::new(1, n * 10 + version % 10, 100);
+        let place = |n: u64, version: u64| Position::new(1, n * 10 + version % 10, 100, false);
         for n in &hot {
             keydir.insert(hasher.hash(&key(*n)), place(*n, 0), &crossbeam_epoch::pin());
         }

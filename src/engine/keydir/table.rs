@@ -156,21 +156,15 @@ impl Table {
     }
 
     fn entries(&self) -> impl Iterator<Item = (u32, Position)> + '_ {
-        (0..self.hashes.len()).filter_map(|slot| {
-            Some((self.hashes[slot].load(Ordering::Relaxed), self.read(slot)?))
-        })
+        (0..self.hashes.len())
+            .filter_map(|slot| Some((self.hashes[slot].load(Ordering::Relaxed), self.read(slot)?)))
     }
 
     /// Visits all entries whose hash is at least `from`, up to a boundary that leaves at least
     /// `count` of them behind it; returns the boundary, `None` when the table's end was reached.
     /// An entry that is there throughout is in exactly one of such consecutive pieces, also when
     /// the table has grown in between.
-    pub fn piece(
-        &self,
-        from: u32,
-        count: usize,
-        mut visit: impl FnMut(Position),
-    ) -> Option<u32> {
+    pub fn piece(&self, from: u32, count: usize, mut visit: impl FnMut(Position)) -> Option<u32> {
         let mut visited = 0;
         for slot in self.home(from)..self.hashes.len() {
             let hash = self.hashes[slot].load(Ordering::Acquire);
@@ -201,7 +195,7 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     fn position(n: u64) -> Position {
-        Position::new(1, n, 100)
+        Position::new(1, n, 100, false)
     }
 
     fn get(table: &Table, hash: u32, n: u64) -> Option<Found> {
@@ -270,7 +264,9 @@ mod tests {
             if pieces % 16 == 0 {
                 table = table.grown();
                 let mut extra = 1_000_000 + pieces;
-                while table.insert((extra as u32).wrapping_mul(7919) | 1, position(extra)) && extra % 64 != 0 {
+                while table.insert((extra as u32).wrapping_mul(7919) | 1, position(extra))
+                    && extra % 64 != 0
+                {
                     extra += 1;
                 }
                 table = table.grown();

@@ -1,0 +1,180 @@
+//! Group commit: many callers, one writer, one write and one sync for all that has queued up.
+//!
+//! Two ways in, one way through. The server submits jobs to a bounded queue that the write worker
+//! (thread `kvs-write`) drains. A thread that embeds the store commits by itself: the first one to
+//! come while the writer is busy becomes the leader of those who come after it, waits for the
+//! writer, and commits for all of them. (LevelDB's writer queue, with the leader found by who
+//! queues first.)
+//!
+//! Invariant: a job is finished exactly once, after its group is durable and visible, or after it
+//! failed; the writer's lock is not held while jobs are finished.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::thread::Thread;
+
+use crossbeam_channel::Receiver;
+
+use super::core::lock;
+use super::txn::Txn;
+use super::writer::Writer;
+use crate::error::{KvsError, Result};
+
+/// A group is closed when it has so many bytes, however many jobs wait.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Work for the writer.
+pub trait WriteJob: Send {
+    /// Stages what the job changes, on the writer's thread. Each command in a [`Txn::unit`].
+    fn stage(&mut self, txn: &mut Txn<'_>);
+    /// Told once what became of the group. After an error nothing of the job is visible; [`stage`]
+    /// may not have been called then.
+    ///
+    /// [`stage`]: WriteJob::stage
+    fn finish(self: Box<Self>, outcome: Result<()>);
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: Vec<Box<dyn WriteJob>>,
+    has_leader: bool,
+}
+
+/// See the module.
+pub struct Committer {
+    writer: Mutex<Writer>,
+    queue: Mutex<Queue>,
+}
+
+impl Committer {
+    pub(super) fn new(writer: Writer) -> Committer {
+        Committer { writer: Mutex::new(writer), queue: Mutex::default() }
+    }
+
+    /// The write worker's body: runs until all submitters are gone.
+    pub(super) fn run(&self, submitted: &Receiver<Box<dyn WriteJob>>) {
+        while let Ok(first) = submitted.recv() {
+            let mut jobs = Vec::with_capacity(8);
+            let mut writer = lock(&self.writer);
+            stage(&mut writer, first, &mut jobs);
+            while writer.staged_bytes() < GROUP_BYTES
+                && let Ok(job) = submitted.try_recv()
+            {
+                stage(&mut writer, job, &mut jobs);
+            }
+            let outcome = writer.commit();
+            drop(writer);
+            finish(jobs, &outcome);
+        }
+    }
+
+    /// Runs `command` as one unit on the writer and waits until it is durable and visible.
+    pub(super) fn execute<R, F>(&self, command: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Result<R> + Send + 'static,
+    {
+        // Nobody queues and the writer is free: no queue, no boxes.
+        match self.writer.try_lock() {
+            Ok(mut writer) => return run_alone(&mut writer, command),
+            Err(TryLockError::Poisoned(writer)) => {
+                return run_alone(&mut writer.into_inner(), command);
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let ticket = Arc::new(Ticket { slot: Mutex::new(None), owner: std::thread::current() });
+        let job = Embedded { command: Some(command), outcome: None, ticket: Arc::clone(&ticket) };
+        let mut queue = lock(&self.queue);
+        queue.jobs.push(Box::new(job));
+        let leads = !std::mem::replace(&mut queue.has_leader, true);
+        drop(queue);
+        if leads {
+            self.lead();
+        }
+        loop {
+            if let Some(outcome) = lock(&ticket.slot).take() {
+                return outcome;
+            }
+            std::thread::park();
+        }
+    }
+
+    /// Commits for everyone who has queued up by the time the writer is free.
+    fn lead(&self) {
+        let mut writer = lock(&self.writer);
+        let mut queue = lock(&self.queue);
+        let waiting = std::mem::take(&mut queue.jobs);
+        queue.has_leader = false;
+        drop(queue);
+        let mut jobs = Vec::with_capacity(waiting.len());
+        for job in waiting {
+            stage(&mut writer, job, &mut jobs);
+        }
+        let outcome = writer.commit();
+        drop(writer);
+        finish(jobs, &outcome);
+    }
+
+    /// Runs `work` while nothing is being committed.
+    pub(super) fn with_writer<R>(&self, work: impl FnOnce(&mut Writer) -> R) -> R {
+        work(&mut lock(&self.writer))
+    }
+}
+
+fn run_alone<R>(writer: &mut Writer, command: impl FnOnce(&mut Txn<'_>) -> Result<R>) -> Result<R> {
+    let result = writer.txn().unit(command)?;
+    writer.commit()?;
+    Ok(result)
+}
+
+/// Stages a job. One that panics has its open unit undone and is finished with an error; the
+/// thread and the other jobs go on.
+fn stage(writer: &mut Writer, mut job: Box<dyn WriteJob>, jobs: &mut Vec<Box<dyn WriteJob>>) {
+    let staged = catch_unwind(AssertUnwindSafe(|| job.stage(&mut writer.txn())));
+    if staged.is_ok() {
+        jobs.push(job);
+    } else {
+        writer.group().abandon_unit();
+        finish(vec![job], &Err(KvsError::Invalid("internal error: the command panicked".into())));
+    }
+}
+
+fn finish(jobs: Vec<Box<dyn WriteJob>>, outcome: &Result<()>) {
+    for job in jobs {
+        job.finish(outcome.clone());
+    }
+}
+
+/// Where a waiting thread finds its result.
+struct Ticket<R> {
+    slot: Mutex<Option<Result<R>>>,
+    owner: Thread,
+}
+
+struct Embedded<F, R> {
+    command: Option<F>,
+    outcome: Option<Result<R>>,
+    ticket: Arc<Ticket<R>>,
+}
+
+impl<F, R> WriteJob for Embedded<F, R>
+where
+    R: Send,
+    F: FnOnce(&mut Txn<'_>) -> Result<R> + Send,
+{
+    fn stage(&mut self, txn: &mut Txn<'_>) {
+        if let Some(command) = self.command.take() {
+            self.outcome = Some(txn.unit(command));
+        }
+    }
+
+    fn finish(self: Box<Self>, group: Result<()>) {
+        let outcome = match (group, self.outcome) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(outcome)) => outcome,
+            (Ok(()), None) => Err(KvsError::Closed),
+        };
+        *lock(&self.ticket.slot) = Some(outcome);
+        self.ticket.owner.unpark();
+    }
+}

@@ -1,0 +1,153 @@
+//! What all threads of a store share: the index, the open segments, the snapshots, the health.
+//!
+//! Any thread. What each part allows whom is said where it lives; nothing in here is held locked
+//! across I/O but the manifest.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crossbeam_epoch::Guard;
+
+use super::epoch_cell::EpochCell;
+use super::fs::Fs;
+use super::keydir::{KeyHasher, Keydir};
+use super::manifest::Manifest;
+use super::options::Fsync;
+use super::segment::Segment;
+use super::segments::Segments;
+use super::snapshot::Snapshots;
+use crate::error::{KvsError, Result};
+use crate::stats::EngineStats;
+
+/// The number of databases, each a key space of its own.
+pub const DATABASES: usize = 16;
+
+/// See the module.
+pub struct Core {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) dir: PathBuf,
+    pub(super) fsync: Fsync,
+    pub(super) segment_bytes: u64,
+    pub(super) ordered: bool,
+    pub(super) hasher: KeyHasher,
+    databases: Vec<EpochCell<Arc<Keydir>>>,
+    pub(super) segments: Segments,
+    pub(super) snapshots: Snapshots,
+    pub(super) manifest: Mutex<Manifest>,
+    poison: OnceLock<String>,
+    /// Odd while an atomic batch becomes visible: who reads several keys looks at it before and
+    /// after, and reads again if it changed.
+    pub(super) batches: AtomicU64,
+    pub(super) stats: Arc<EngineStats>,
+}
+
+/// Takes a lock whose data is sound whatever its last holder did.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    pub(super) fn new(options: &super::options::Options, manifest: Manifest) -> Core {
+        let keydir = || EpochCell::new(Arc::new(Keydir::new(options.ordered)));
+        Core {
+            fs: Arc::clone(&options.fs),
+            dir: options.dir.clone(),
+            fsync: options.fsync,
+            segment_bytes: options.segment_bytes,
+            ordered: options.ordered,
+            hasher: KeyHasher::default(),
+            databases: (0..DATABASES).map(|_| keydir()).collect(),
+            segments: Segments::default(),
+            snapshots: Snapshots::default(),
+            manifest: Mutex::new(manifest),
+            poison: OnceLock::new(),
+            batches: AtomicU64::new(0),
+            stats: Arc::clone(&options.stats),
+        }
+    }
+
+    /// The index of a database; `database` must be below [`DATABASES`].
+    pub(super) fn keydir<'g>(&self, database: u8, guard: &'g Guard) -> &'g Arc<Keydir> {
+        self.databases[usize::from(database)].load(guard)
+    }
+
+    /// Puts an empty index in place of a database's. For the writer.
+    pub(super) fn clear_keydir(&self, database: u8, guard: &Guard) {
+        self.databases[usize::from(database)].replace(Arc::new(Keydir::new(self.ordered)), guard);
+    }
+
+    /// Refuses writes for good, because of `cause`. The first cause stays.
+    pub(super) fn poison(&self, cause: &KvsError) {
+        if self.poison.set(cause.to_string()).is_ok() {
+            log::error!("writes are refused from now on: {cause}");
+        }
+    }
+
+    /// An error once writes are refused.
+    pub fn check_poison(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(cause) => Err(KvsError::Poisoned { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes of all segments, and of the records in them that are live.
+    pub fn space(&self) -> (u64, u64) {
+        self.segments
+            .all()
+            .iter()
+            .fold((0, 0), |(total, live), segment| (total + segment.len(), live + segment.live()))
+    }
+
+    /// The size to close the next segment at: an eighth of the live data, so that a small store
+    /// does not keep a large dead tail, within bounds.
+    pub(super) fn segment_target(&self) -> u64 {
+        const SMALLEST: u64 = 1024 * 1024;
+        let (_, live) = self.space();
+        (live / 8).max(SMALLEST).min(self.segment_bytes)
+    }
+
+    /// Creates a segment and makes its name durable. Not listed in the manifest yet.
+    pub(super) fn create_segment(
+        &self,
+        origin: super::segment::Origin,
+        capacity: u64,
+    ) -> Result<Segment> {
+        let number = lock(&self.manifest).allocate();
+        let path = super::filename::segment(&self.dir, number);
+        let segment = Segment::create(&*self.fs, &path, number, origin, capacity)?;
+        self.sync_dir()?;
+        Ok(segment)
+    }
+
+    pub(super) fn sync_dir(&self) -> Result<()> {
+        let doing = || KvsError::io(format!("sync {}", self.dir.display()));
+        self.fs.sync_dir(&self.dir).map_err(doing())
+    }
+
+    /// Removes files whose segments are out of the manifest; a failure leaves a file that the next
+    /// open removes.
+    pub(super) fn remove_files(&self, segments: &[Arc<Segment>]) {
+        for segment in segments {
+            let hint = super::filename::hint(&self.dir, segment.number());
+            for path in [hint.as_path(), segment.path()] {
+                match self.fs.remove(path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        log::warn!("cannot remove {}: {error}", path.display());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Begins to show an atomic batch; [`Core::batch_shown`] ends it. For the writer.
+    pub(super) fn batch_shows(&self) {
+        self.batches.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn batch_shown(&self) {
+        self.batches.fetch_add(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,393 @@
+//! Opening a directory: from files to an index, whatever moment the last process stopped at.
+//!
+//! Steps: drop what the manifest does not list; for each segment take its hint, or scan what no hint
+//! covers (in parallel); cut the torn tail off the newest segment; then merge the sorted hints, so
+//! that each key is met once with all its records, and the largest sequence number wins. The merge
+//! runs in parallel over ranges of keys. Only hints are held in memory, never values.
+//!
+//! Thread: whoever opens the store, and short-lived helpers. Nobody else has the store yet.
+
+use std::cmp::Ordering as Order;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::core::{Core, DATABASES, lock};
+use super::filename::{self, Kind};
+use super::hint::{self, Entries, Entry, Hint};
+use super::keydir::Keydir;
+use super::position::{self, Position};
+use super::scan;
+use super::segment::{HEADER, Origin, Segment};
+use crate::error::{KvsError, Result};
+
+/// What the writer goes on with.
+pub(super) struct Recovered {
+    /// The segment to append to; it is in the manifest.
+    pub(super) active: Arc<Segment>,
+    /// The first sequence number that was never used.
+    pub(super) next_seq: u64,
+    /// Closed segments without a hint that covers them.
+    pub(super) unhinted: Vec<Arc<Segment>>,
+}
+
+/// Fills the index of `core` from its directory.
+pub(super) fn recover(core: &Core) -> Result<Recovered> {
+    remove_unlisted(core)?;
+    let segments = open_segments(core)?;
+    let newest = segments
+        .iter()
+        .filter(|segment| segment.origin() == Origin::Log)
+        .max_by_key(|segment| segment.number())
+        .cloned();
+    let total = segments.iter().map(|segment| segment.len()).sum::<u64>();
+    core.stats.load_total.set(total);
+    let loaded = load_hints(core, &segments, newest.as_ref())?;
+    let next_seq = loaded.iter().map(|loaded| loaded.hint.max_seq()).max().unwrap_or(0) + 1;
+    merge(core, &loaded);
+    core.stats.load_done.set(total);
+    let active = match newest {
+        Some(segment) => segment,
+        None => first_segment(core)?,
+    };
+    let unhinted = loaded
+        .into_iter()
+        .filter(|loaded| loaded.scanned && !Arc::ptr_eq(&loaded.segment, &active))
+        .map(|loaded| loaded.segment)
+        .collect();
+    Ok(Recovered { active, next_seq, unhinted })
+}
+
+/// Deletes files that a crash left behind half-made, or half-removed.
+fn remove_unlisted(core: &Core) -> Result<()> {
+    let listed = lock(&core.manifest).segments().clone();
+    let doing = |what: &str| KvsError::io(format!("{what} {}", core.dir.display()));
+    for name in core.fs.list(&core.dir).map_err(doing("list"))? {
+        let unlisted = match filename::kind(&name) {
+            Kind::Segment(number) | Kind::Hint(number) => !listed.contains(&number),
+            Kind::Temporary => true,
+            Kind::Other => false,
+        };
+        if unlisted {
+            log::debug!("removing {name}, which the manifest does not list");
+            core.fs.remove(&core.dir.join(&name)).map_err(doing("clean up"))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_segments(core: &Core) -> Result<Vec<Arc<Segment>>> {
+    let numbers: Vec<u64> = lock(&core.manifest).segments().iter().copied().collect();
+    let newest = numbers.last().copied();
+    let mut segments = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let path = filename::segment(&core.dir, number);
+        let room = if Some(number) == newest { core.segment_bytes } else { 0 };
+        let segment = Segment::open(&*core.fs, &path, number, room)?;
+        segments.push(core.segments.add(segment)?);
+    }
+    Ok(segments)
+}
+
+fn first_segment(core: &Core) -> Result<Arc<Segment>> {
+    let segment = core.create_segment(Origin::Log, core.segment_target())?;
+    lock(&core.manifest).edit(&[segment.number()], &[])?;
+    core.segments.add(segment)
+}
+
+/// A segment and the keys in it.
+struct Loaded {
+    segment: Arc<Segment>,
+    hint: Hint,
+    /// Whether something had to be scanned for it.
+    scanned: bool,
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, NonZero::get)
+}
+
+/// Loads all hints, several at a time.
+fn load_hints(
+    core: &Core,
+    segments: &[Arc<Segment>],
+    newest: Option<&Arc<Segment>>,
+) -> Result<Vec<Loaded>> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(segments.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads().min(segments.len()) {
+            scope.spawn(|| {
+                while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let is_newest = newest.is_some_and(|newest| Arc::ptr_eq(newest, segment));
+                    let loaded = load(core, segment, is_newest);
+                    core.stats.load_done.add(segment.len() / 2);
+                    lock(&results).push(loaded);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.into_iter().collect()
+}
+
+/// The hint of a segment: from its file, from a scan, or from both.
+fn load(core: &Core, segment: &Arc<Segment>, newest: bool) -> Result<Loaded> {
+    let hint = read_hint(core, segment);
+    let covered = hint.as_ref().map_or(HEADER as u64, Hint::covered);
+    if let Some(hint) = hint.as_ref()
+        && covered == segment.len()
+    {
+        return Ok(Loaded { segment: Arc::clone(segment), hint: hint.clone(), scanned: false });
+    }
+    let bytes = segment.bytes_from(covered);
+    let scan = scan::scan(bytes, covered, segment.origin(), newest);
+    for range in &scan.damage {
+        segment.mark_damaged();
+        core.stats.damaged_ranges.add(1);
+        log::error!(
+            "damaged: {}, bytes {} to {}; what it held is not served",
+            segment.path().display(),
+            range.start,
+            range.end
+        );
+    }
+    if let Some(torn) = scan.torn.filter(|_| newest) {
+        clear_torn(segment, scan.end, torn)?;
+    }
+    let from_file = hint.as_ref().map(owned_entries).unwrap_or_default();
+    let mut builder = hint::Builder::from_scan(&scan);
+    if let Some(hint) = hint.as_ref() {
+        builder.add_hint(&from_file, hint);
+    }
+    let scanned = !scan.records.is_empty() || hint.is_none();
+    let hint = builder.encode(segment.number(), scan.end);
+    segment.cut(scan.end);
+    Ok(Loaded { segment: Arc::clone(segment), hint, scanned })
+}
+
+/// The hint in a segment's hint file, if that is any good.
+pub(super) fn read_hint(core: &Core, segment: &Segment) -> Option<Hint> {
+    let path = filename::hint(&core.dir, segment.number());
+    let problem = match core.fs.read(&path).map(Hint::decode) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => error.to_string(),
+        Ok(Err(problem)) => problem.to_owned(),
+        Ok(Ok(hint)) if hint.segment() != segment.number() => {
+            format!("it is about segment {}", hint.segment())
+        }
+        Ok(Ok(hint)) if hint.covered() > segment.len() => {
+            format!("it covers {} bytes of {}", hint.covered(), segment.len())
+        }
+        Ok(Ok(hint)) => return Some(hint),
+    };
+    log::warn!("{} is of no use ({problem}): the segment is scanned", path.display());
+    None
+}
+
+fn owned_entries(hint: &Hint) -> Vec<(Vec<u8>, Entry<'static>)> {
+    let (mut walk, mut owned) = (hint.entries(), Vec::new());
+    while let Some(entry) = walk.next() {
+        owned.push((entry.key.to_vec(), Entry { key: &[], ..entry }));
+    }
+    owned
+}
+
+/// Puts zeros in place of what an interrupted write left, so that nothing of it is ever taken for a
+/// record.
+fn clear_torn(segment: &Segment, from: u64, to: u64) -> Result<()> {
+    log::warn!(
+        "{}: cut off {} bytes at byte {from} that a crash left unfinished; none of them was \
+         acknowledged",
+        segment.path().display(),
+        to - from
+    );
+    const STEP: usize = 1024 * 1024;
+    let zeros = vec![0u8; STEP.min((to - from) as usize)];
+    for at in (from..to).step_by(STEP) {
+        let step = (to - at).min(STEP as u64) as usize;
+        segment.file().write_all_at(&zeros[..step], at)?;
+    }
+    segment.sync()
+}
+
+/// Merges all hints into the index.
+fn merge(core: &Core, loaded: &[Loaded]) {
+    let mut clears = [0u64; DATABASES];
+    for (database, seq) in loaded.iter().flat_map(|loaded| loaded.hint.clears()) {
+        if let Some(newest) = clears.get_mut(usize::from(database)) {
+            *newest = seq.max(*newest);
+        }
+    }
+    for loaded in loaded {
+        loaded.segment.set_seqs(loaded.hint.min_seq(), loaded.hint.max_seq());
+    }
+    let Some(largest) = loaded.iter().max_by_key(|loaded| loaded.hint.len()) else { return };
+    let parts = if largest.hint.len() < 1000 { 1 } else { threads() };
+    let mut bounds = vec![None];
+    bounds.extend(largest.hint.quantiles(parts).into_iter().map(Some));
+    // The ordered index has one writer at a time.
+    let ordering = Mutex::new(());
+    std::thread::scope(|scope| {
+        for (i, from) in bounds.iter().enumerate() {
+            let to = bounds.get(i + 1).and_then(Option::as_ref);
+            let (clears, ordering) = (&clears, &ordering);
+            scope.spawn(move || {
+                Part { core, loaded, clears, ordering }.merge(from.as_ref(), to);
+            });
+        }
+    });
+}
+
+type Name = (u8, Vec<u8>);
+
+/// One range of keys.
+struct Part<'a> {
+    core: &'a Core,
+    loaded: &'a [Loaded],
+    clears: &'a [u64; DATABASES],
+    ordering: &'a Mutex<()>,
+}
+
+/// The next entry of one hint, in a heap that has the smallest key on top and of equal keys the one
+/// with the largest sequence number.
+struct Head<'a> {
+    name: Name,
+    entry: Entry<'static>,
+    source: usize,
+    rest: Entries<'a>,
+}
+
+impl Head<'_> {
+    /// Moves on to the next entry; false at the end.
+    fn advance(&mut self) -> bool {
+        let Some(entry) = self.rest.next() else { return false };
+        self.name.0 = entry.database;
+        self.name.1.clear();
+        self.name.1.extend_from_slice(entry.key);
+        self.entry = Entry { key: &[], ..entry };
+        true
+    }
+}
+
+impl PartialEq for Head<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Order::Equal
+    }
+}
+
+impl Eq for Head<'_> {}
+
+impl PartialOrd for Head<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Head<'_> {
+    fn cmp(&self, other: &Self) -> Order {
+        other.name.cmp(&self.name).then(self.entry.seq.cmp(&other.entry.seq))
+    }
+}
+
+impl Part<'_> {
+    fn merge(&self, from: Option<&Name>, to: Option<&Name>) {
+        let mut heap = BinaryHeap::with_capacity(self.loaded.len());
+        for (source, loaded) in self.loaded.iter().enumerate() {
+            let rest = match from {
+                Some((database, key)) => loaded.hint.entries_from(*database, key),
+                None => loaded.hint.entries(),
+            };
+            let nothing = Entry {
+                database: 0,
+                key: &[],
+                offset: 0,
+                size: 0,
+                seq: 0,
+                tombstone: true,
+                expires_at: None,
+            };
+            let mut head = Head { name: (0, Vec::new()), entry: nothing, source, rest };
+            if head.advance() {
+                heap.push(head);
+            }
+        }
+        let mut run = Run { core: self.core, database: 0, bytes: Vec::new(), ends: Vec::new() };
+        let mut last: Option<Name> = None;
+        while let Some(mut head) = heap.peek_mut() {
+            if to.is_some_and(|to| head.name >= *to) {
+                break;
+            }
+            let superseded = last.as_ref() == Some(&head.name);
+            self.take(&head, superseded, &mut run);
+            let name = last.get_or_insert_default();
+            name.0 = head.name.0;
+            name.1.clone_from(&head.name.1);
+            if !head.advance() {
+                PeekMut::pop(head);
+            }
+        }
+        run.flush(self.ordering);
+    }
+
+    /// Counts one entry and, if it is the newest of its key, indexes it.
+    fn take(&self, head: &Head<'_>, superseded: bool, run: &mut Run<'_>) {
+        let (entry, segment) = (&head.entry, &self.loaded[head.source].segment);
+        let (size, database) = (entry.size as usize, usize::from(head.name.0));
+        if entry.tombstone {
+            segment.add_tombstone(position::rounded(size) as u64);
+            return;
+        }
+        let cleared = self.clears.get(database).is_none_or(|clear| entry.seq < *clear);
+        if superseded || cleared {
+            return;
+        }
+        let expires = entry.expires_at.is_some();
+        let position = Position::new(segment.slot(), entry.offset, size, expires);
+        let guard = crossbeam_epoch::pin();
+        let hash = self.core.hasher.hash(&head.name.1);
+        self.core.keydir(head.name.0, &guard).insert_shared(hash, position, &guard);
+        segment.add_live(position.size() as i64);
+        if self.core.ordered {
+            run.push(head.name.0, &head.name.1, self.ordering);
+        }
+    }
+}
+
+/// Keys in order, on their way into the ordered index.
+struct Run<'a> {
+    core: &'a Core,
+    database: u8,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Run<'_> {
+    const KEYS: usize = 512;
+
+    fn push(&mut self, database: u8, key: &[u8], ordering: &Mutex<()>) {
+        if database != self.database || self.ends.len() == Self::KEYS {
+            self.flush(ordering);
+            self.database = database;
+        }
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn flush(&mut self, ordering: &Mutex<()>) {
+        let mut start = 0;
+        let keys: Vec<&[u8]> = self
+            .ends
+            .iter()
+            .map(|end| &self.bytes[std::mem::replace(&mut start, *end)..*end])
+            .collect();
+        let _alone = lock(ordering);
+        let guard = crossbeam_epoch::pin();
+        let keydir: &Keydir = self.core.keydir(self.database, &guard);
+        keydir.add_ordered(&keys, &guard);
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}

@@ -1,0 +1,254 @@
+//! Walking keys in order as of one moment, while the writer goes on.
+//!
+//! A snapshot copies nothing. While it lives, the writer notes in its overlay what each key was
+//! before the key's first change, and only then changes the index; so the snapshot's truth is the
+//! index with the overlay laid over it. A database that is cleared is handed over whole. Snapshots
+//! begin and end between two group commits, so they see all of an atomic batch or nothing of it.
+//!
+//! Any thread, but for what says "for the writer". The walk pins an epoch for one block of keys at
+//! a time. Invariant: the overlay is written before the index; so who reads the index first and the
+//! overlay then, and finds nothing in the overlay, has read the index as of the snapshot.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use crossbeam_epoch::Guard;
+use crossbeam_skiplist::SkipMap;
+
+use super::core::{Core, lock};
+use super::keydir::Keydir;
+use super::position::Position;
+use super::segment::Segment;
+use super::segments::Table;
+use super::view::{Patience, ReadError, Source, Stop, expired};
+use crate::error::{KvsError, Result};
+
+/// Where a key's record was when the snapshot began; `None`: the key was not there.
+type Before = Option<(Arc<Segment>, Position)>;
+
+/// The index of a database at the moment it was cleared, and the segments it means.
+struct Frozen {
+    keydir: Arc<Keydir>,
+    segments: Table,
+}
+
+/// What changed under one snapshot.
+pub(super) struct Overlay {
+    database: u8,
+    before: SkipMap<Box<[u8]>, Before>,
+    frozen: OnceLock<Frozen>,
+}
+
+impl Overlay {
+    /// For the writer, before it changes `key`: notes what the key was, unless the snapshot has its
+    /// first change already.
+    pub(super) fn note(&self, database: u8, key: &[u8], before: impl FnOnce() -> Before) {
+        let concerned = database == self.database && self.frozen.get().is_none();
+        if concerned && !self.before.contains_key(key) {
+            self.before.insert(key.into(), before());
+        }
+    }
+
+    /// For the writer, before it clears `database`.
+    pub(super) fn freeze(&self, core: &Core, database: u8, guard: &Guard) {
+        if database == self.database {
+            self.frozen.get_or_init(|| Frozen {
+                keydir: Arc::clone(core.keydir(database, guard)),
+                segments: core.segments.table(guard).clone(),
+            });
+        }
+    }
+}
+
+/// The snapshots that live.
+#[derive(Default)]
+pub(super) struct Snapshots {
+    overlays: Mutex<Vec<Arc<Overlay>>>,
+}
+
+impl Snapshots {
+    /// For the writer: held while a group becomes visible, so that none begins in the middle.
+    pub(super) fn overlays(&self) -> MutexGuard<'_, Vec<Arc<Overlay>>> {
+        lock(&self.overlays)
+    }
+}
+
+/// One database as of one moment.
+pub struct Snapshot {
+    core: Arc<Core>,
+    overlay: Arc<Overlay>,
+    len: u64,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Snapshot(database {}, {} keys)", self.overlay.database, self.len)
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.core.snapshots.overlays().retain(|overlay| !Arc::ptr_eq(overlay, &self.overlay));
+    }
+}
+
+/// What a walk hands to its visitor: a key and, if asked for, its value.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
+impl Snapshot {
+    /// Waits while a group commit becomes visible.
+    pub(super) fn take(core: &Arc<Core>, database: u8) -> Snapshot {
+        let mut overlays = core.snapshots.overlays();
+        let overlay =
+            Arc::new(Overlay { database, before: SkipMap::new(), frozen: OnceLock::new() });
+        overlays.push(Arc::clone(&overlay));
+        let len = core.keydir(database, &crossbeam_epoch::pin()).len();
+        drop(overlays);
+        Snapshot { core: Arc::clone(core), overlay, len }
+    }
+
+    /// The number of keys at the moment of the snapshot, expired ones included.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there was none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Visits the keys and values of a range in order until told to break.
+    pub fn entries(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.walk(range, true, &mut visit)
+    }
+
+    /// Visits the keys of a range in order until told to break. Reads no values.
+    pub fn keys(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.walk(range, false, &mut |key, _| visit(key))
+    }
+
+    fn walk(
+        &self,
+        (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+        values: bool,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        let mut from = match start {
+            Bound::Included(key) | Bound::Excluded(key) => key.to_vec(),
+            Bound::Unbounded => Vec::new(),
+        };
+        if let Bound::Excluded(_) = start {
+            from.push(0);
+        }
+        let within = |key: &[u8]| match end {
+            Bound::Included(end) => key <= end,
+            Bound::Excluded(end) => key < end,
+            Bound::Unbounded => true,
+        };
+        loop {
+            let guard = crossbeam_epoch::pin();
+            let (keys, upper) = self.block(&from, &guard)?;
+            for key in &keys {
+                if !within(key) {
+                    return Ok(());
+                }
+                if self.visit_key(key, values, visit, &guard)?.is_break() {
+                    return Ok(());
+                }
+            }
+            match upper {
+                Some(upper) if within(&upper) => from = upper,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The keys of one block of the index from `from` on, those that the index has not any more
+    /// included, and where the next block begins.
+    fn block(&self, from: &[u8], guard: &Guard) -> Result<(Vec<Box<[u8]>>, Option<Vec<u8>>)> {
+        let source = self.source(guard);
+        let order = source.keydir.order().ok_or(KvsError::Unsupported(
+            "order of keys (it was opened with the unordered index)",
+        ))?;
+        let (present, upper) = order.piece(from, guard);
+        let mut keys: Vec<Box<[u8]>> = present.map(Into::into).collect();
+        let behind = upper.map_or(Bound::Unbounded, Bound::Excluded);
+        let known = keys.len();
+        for entry in self.overlay.before.range::<[u8], _>((Bound::Included(from), behind)) {
+            if entry.value().is_some() && keys[..known].binary_search(entry.key()).is_err() {
+                keys.push(entry.key().clone());
+            }
+        }
+        if keys.len() > known {
+            keys.sort_unstable();
+        }
+        Ok((keys, upper.map(<[u8]>::to_vec)))
+    }
+
+    fn source<'g>(&'g self, guard: &'g Guard) -> Source<'g> {
+        match self.overlay.frozen.get() {
+            Some(frozen) => Source { keydir: &frozen.keydir, segments: &frozen.segments, guard },
+            None => Source::live(&self.core, self.overlay.database, guard),
+        }
+    }
+
+    fn visit_key(
+        &self,
+        key: &[u8],
+        values: bool,
+        visit: Visit<'_>,
+        guard: &Guard,
+    ) -> Result<ControlFlow<()>> {
+        let hash = self.core.hasher.hash(key);
+        let name = (self.overlay.database, key);
+        loop {
+            let cleared = self.overlay.frozen.get().is_some();
+            let source = self.source(guard);
+            // Without values, the record is only looked at if it may have expired.
+            let read = values
+                || !matches!(
+                    source.keydir.find(hash, guard, |p| Ok::<_, ()>(p.expires())),
+                    Ok(None)
+                );
+            let found = if read { source.find(hash, name, Patience::MayWait) } else { Ok(None) };
+            if let Some(before) = self.overlay.before.get(key) {
+                return before.value().as_ref().map_or(Ok(ControlFlow::Continue(())), |place| {
+                    visit_before(place, key, visit)
+                });
+            }
+            return match found {
+                Err(Stop::Moved) => continue,
+                Err(Stop::Error(ReadError::Failed(error))) => Err(error),
+                Err(Stop::Error(ReadError::NotResident)) => continue,
+                Ok(Some((_, value))) if expired(value.expires_at) => Ok(ControlFlow::Continue(())),
+                Ok(Some((_, value))) => Ok(visit(key, &value.bytes)),
+                Ok(None) if !read => Ok(visit(key, b"")),
+                // Gone from the index and not in the overlay: the database is just being cleared.
+                Ok(None) if self.overlay.frozen.get().is_some() != cleared => continue,
+                Ok(None) => Ok(ControlFlow::Continue(())),
+            };
+        }
+    }
+}
+
+/// Visits a key as it was before a change.
+fn visit_before(
+    (segment, position): &(Arc<Segment>, Position),
+    key: &[u8],
+    visit: Visit<'_>,
+) -> Result<ControlFlow<()>> {
+    let bytes = segment.fetch(*position)?;
+    let record = segment.parse(*position, &bytes)?;
+    if expired(record.expires_at) {
+        return Ok(ControlFlow::Continue(()));
+    }
+    Ok(visit(key, record.value))
+}

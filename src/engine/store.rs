@@ -1,0 +1,464 @@
+//! The store as its users hold it: [`KvStore`] for embedding, with blocking calls; and the batched
+//! path of the server, [`KvStore::submit`] and [`KvStore::submit_read`]. The one place in the engine
+//! that makes threads and channels.
+//!
+//! ```text
+//!   callers of set/get     event loops                      threads of a store
+//!        |                   |    \  submit_read
+//!        | commit as leader  |     \---------------------->  kvs-read-N   reads what is not in memory
+//!        v                   v submit
+//!      [ writer's lock ] <- - - - - - - - - - - - - - - - -  kvs-write    group commits of jobs
+//!                                                            kvs-prepare  fills the next segment
+//!                                                            kvs-compact  merges, hints, residency
+//!                                                            kvs-sync     with fsync everysec only
+//! ```
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+
+use super::KvsEngine;
+use super::batch::Batch;
+use super::commit::{Committer, WriteJob};
+use super::compactor::{self, Chore, Compactor};
+use super::core::{Core, lock};
+use super::filename;
+use super::fs::Fs;
+use super::keydir::HashCursor;
+use super::manifest::Manifest;
+use super::options::{Fsync, Options};
+use super::preparer::{self, Preparer, Ready};
+use super::range::Range;
+use super::record;
+use super::recovery;
+use super::segment::Segment;
+use super::snapshot::Snapshot;
+use super::syncer::{self, Unsynced};
+use super::txn::Txn;
+use super::view::{Patience, ReadError, View};
+use super::writer::{Helpers, Writer};
+use crate::error::{KvsError, Result};
+use crate::stats::EngineStats;
+
+/// Jobs that may wait for the writer, and for the readers: beyond, submitters are told to wait.
+const QUEUE: usize = 1024;
+
+/// The name that a directory's ENGINE file has for this engine.
+pub const ENGINE_NAME: &str = "kvs";
+
+/// Work for a read worker.
+pub trait ReadJob: Send {
+    /// Does it, and hands the result to whoever waits for it. May wait for the disk.
+    fn run(self: Box<Self>, reader: &Reader);
+}
+
+/// The reading side of a store: what read workers and event loops work with.
+#[derive(Clone)]
+pub struct Reader {
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reader({})", self.core.dir.display())
+    }
+}
+
+impl Reader {
+    /// For point reads; see [`View`].
+    pub fn view(&self) -> View<'_> {
+        View::new(&self.core)
+    }
+
+    /// A database as of now; see [`Snapshot`]. Waits while a group commit becomes visible.
+    pub fn snapshot(&self, database: u8) -> Snapshot {
+        Snapshot::take(&self.core, database)
+    }
+
+    /// Visits about `count` keys from `cursor` on (0 starts), in an order of no meaning, and returns
+    /// the next cursor (0: done). Reads each key from its record.
+    pub fn scan(
+        &self,
+        database: u8,
+        cursor: u64,
+        count: usize,
+        mut visit: impl FnMut(&[u8]),
+    ) -> Result<u64> {
+        let guard = crossbeam_epoch::pin();
+        let mut positions = Vec::with_capacity(count.min(4096));
+        let keydir = self.core.keydir(database, &guard);
+        let cursor = HashCursor::from_word(cursor);
+        let next = keydir.piece(cursor, count, &guard, |position| positions.push(position));
+        for position in positions {
+            // A segment that went was merged: its keys are found by a look at the index again.
+            let Some(segment) = self.core.segments.get(position.slot(), &guard) else {
+                return self.scan(database, cursor.to_word(), count, visit);
+            };
+            let bytes = segment.fetch(position)?;
+            let record = segment.parse(position, &bytes)?;
+            if !super::view::expired(record.expires_at) {
+                visit(record.key);
+            }
+        }
+        Ok(next.map_or(0, HashCursor::to_word))
+    }
+
+    /// The counters of this store.
+    pub fn stats(&self) -> &EngineStats {
+        &self.core.stats
+    }
+
+    /// An error once the store refuses writes.
+    pub fn health(&self) -> Result<()> {
+        self.core.check_poison()
+    }
+
+    /// Bytes of all segments, and of the live records in them.
+    pub fn space(&self) -> (u64, u64) {
+        self.core.space()
+    }
+
+    /// The number of segments.
+    pub fn segments(&self) -> usize {
+        self.core.segments.all().len()
+    }
+
+    /// The bytes of memory that the point index and the ordered index of a database take.
+    pub fn index_memory(&self, database: u8) -> (usize, usize) {
+        self.core.keydir(database, &crossbeam_epoch::pin()).memory()
+    }
+}
+
+/// A store that is open. Clones share it; it is closed when the last one is dropped.
+#[derive(Clone)]
+pub struct KvStore {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for KvStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KvStore({})", self.inner.reader.core.dir.display())
+    }
+}
+
+struct Inner {
+    reader: Reader,
+    committer: Arc<Committer>,
+    /// `None` while closing.
+    queues: Option<Queues>,
+    ready: Ready,
+    /// The threads that end with the queues.
+    workers: Vec<JoinHandle<()>>,
+    /// The threads that end when the writer lets go of them.
+    preparer: Option<JoinHandle<()>>,
+    compactor: Option<JoinHandle<Vec<Arc<Segment>>>>,
+    /// Holds the directory's lock as long as the store is open.
+    _lock: std::fs::File,
+}
+
+/// The ends whose drop stops the threads.
+struct Queues {
+    writes: Sender<Box<dyn WriteJob>>,
+    reads: Sender<Box<dyn ReadJob>>,
+    chores: Sender<Chore>,
+    _sync_stop: Sender<()>,
+}
+
+fn spawn<R: Send + 'static>(
+    name: impl Into<String>,
+    body: impl FnOnce() -> R + Send + 'static,
+) -> Result<JoinHandle<R>> {
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn(body).map_err(KvsError::io("start a thread"))
+}
+
+impl KvStore {
+    /// Opens the store in `dir` with default options, creating what is missing.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<KvStore> {
+        Options::new(dir).open()
+    }
+
+    pub(super) fn open_with(options: Options) -> Result<KvStore> {
+        let began = Instant::now();
+        let doing = || KvsError::io(format!("create {}", options.dir.display()));
+        options.fs.create_dir(&options.dir).map_err(doing())?;
+        let lock_file = lock_dir(&options)?;
+        name_engine(&*options.fs, &options.dir, ENGINE_NAME)?;
+        let manifest = Manifest::open(&options.fs, &options.dir)?;
+        let core = Arc::new(Core::new(&options, manifest));
+        let recovered = recovery::recover(&core)?;
+        core.stats.open_micros.set(began.elapsed().as_micros() as u64);
+        let store = KvStore::start(core, recovered, &options, lock_file)?;
+        Ok(store)
+    }
+
+    fn start(
+        core: Arc<Core>,
+        recovered: recovery::Recovered,
+        options: &Options,
+        lock_file: std::fs::File,
+    ) -> Result<KvStore> {
+        for segment in core.segments.all() {
+            if !Arc::ptr_eq(&segment, &recovered.active) {
+                segment.seal();
+            }
+        }
+        let (writes, submitted) = bounded(QUEUE);
+        let (reads, wanted) = bounded(QUEUE);
+        let (chores, todo) = unbounded();
+        let (requests, asked) = bounded(1);
+        let (sync_stop, stopped) = bounded(0);
+        let ready = Ready::default();
+        let unsynced = Unsynced::new(recovered.active);
+        let preparer = Preparer::new(requests, Arc::clone(&ready));
+        let helpers = Helpers { preparer, chores: chores.clone() };
+        let writer =
+            Writer::new(Arc::clone(&core), Arc::clone(&unsynced), recovered.next_seq, helpers);
+        let committer = Arc::new(Committer::new(writer));
+        let compactor =
+            Compactor::new(Arc::clone(&core), todo, recovered.unhinted, options.compact_rate);
+        let mut workers = Vec::new();
+        let write = Arc::clone(&committer);
+        workers.push(spawn("kvs-write", move || write.run(&submitted))?);
+        let (prepare, place) = (Arc::clone(&core), Arc::clone(&ready));
+        let preparer = spawn("kvs-prepare", move || preparer::run(&prepare, &asked, &place))?;
+        if options.fsync == Fsync::EverySec {
+            let sync = Arc::clone(&core);
+            workers.push(spawn("kvs-sync", move || syncer::run(&sync, &unsynced, &stopped))?);
+        }
+        let reader = Reader { core };
+        for i in 0..options.readers {
+            let (reader, wanted) = (reader.clone(), wanted.clone());
+            workers.push(spawn(format!("kvs-read-{i}"), move || read_worker(&reader, &wanted))?);
+        }
+        let inner = Inner {
+            reader,
+            committer,
+            queues: Some(Queues { writes, reads, chores, _sync_stop: sync_stop }),
+            ready,
+            workers,
+            preparer: Some(preparer),
+            compactor: Some(spawn("kvs-compact", move || compactor.run())?),
+            _lock: lock_file,
+        };
+        Ok(KvStore { inner: Arc::new(inner) })
+    }
+
+    /// The reading side, to be cloned into threads.
+    pub fn reader(&self) -> &Reader {
+        &self.inner.reader
+    }
+
+    fn queues(&self) -> Result<&Queues> {
+        self.inner.queues.as_ref().ok_or(KvsError::Closed)
+    }
+
+    /// Hands a job to the write worker without waiting; gives it back when too many wait.
+    pub fn submit(&self, job: Box<dyn WriteJob>) -> Result<(), Box<dyn WriteJob>> {
+        match self.queues() {
+            Ok(queues) => queues.writes.try_send(job).map_err(TrySendError::into_inner),
+            Err(_) => Err(job),
+        }
+    }
+
+    /// Hands a job to the read workers without waiting; gives it back when too many wait.
+    pub fn submit_read(&self, job: Box<dyn ReadJob>) -> Result<(), Box<dyn ReadJob>> {
+        match self.queues() {
+            Ok(queues) => queues.reads.try_send(job).map_err(TrySendError::into_inner),
+            Err(_) => Err(job),
+        }
+    }
+
+    /// Runs `command` on the writer as one atomic unit, and returns once it is durable and visible.
+    pub fn update<R, F>(&self, command: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Result<R> + Send + 'static,
+    {
+        self.inner.committer.execute(command)
+    }
+
+    /// Sets the value of a key. Any bytes; at most [`MAX_KEY`] and [`MAX_VALUE`] of them.
+    ///
+    /// [`MAX_KEY`]: super::record::MAX_KEY
+    /// [`MAX_VALUE`]: super::record::MAX_VALUE
+    pub fn put(&self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Result<()> {
+        let (key, value) = (key.into(), value.into());
+        record::check_lengths(key.len(), value.len())?;
+        self.update(move |txn| txn.put(0, &key, &value, None))
+    }
+
+    /// The value of a key.
+    pub fn read(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        let view = self.inner.reader.view();
+        match view.get(0, key.as_ref(), Patience::MayWait) {
+            Ok(value) => Ok(value.map(|value| value.bytes.into_owned())),
+            Err(ReadError::Failed(error)) => Err(error),
+            Err(ReadError::NotResident) => Err(KvsError::Closed),
+        }
+    }
+
+    /// Removes a key; whether it was there.
+    pub fn delete(&self, key: impl Into<Vec<u8>>) -> Result<bool> {
+        let key = key.into();
+        self.update(move |txn| txn.delete(0, &key))
+    }
+
+    /// Applies a batch: all of it, also across a crash, or nothing.
+    pub fn write(&self, batch: Batch) -> Result<()> {
+        self.update(move |txn| batch.stage(txn))
+    }
+
+    /// Removes all keys.
+    pub fn clear(&self) -> Result<()> {
+        self.update(|txn| txn.clear(0))
+    }
+
+    /// The keys and values of a range in order, as of now.
+    pub fn range(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Range {
+        Range::new(self.inner.reader.snapshot(0), start, end)
+    }
+
+    /// The keys that start with `prefix` and their values in order, as of now.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
+        Range::of_prefix(self.inner.reader.snapshot(0), prefix.as_ref())
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> u64 {
+        self.inner.reader.view().len(0)
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Merges all segments that hold anything dead, and waits for it.
+    pub fn compact(&self) -> Result<()> {
+        let (done, finished) = bounded(1);
+        let closed = |_| KvsError::Closed;
+        self.queues()?.chores.send(Chore::CompactAll(done)).map_err(|_| KvsError::Closed)?;
+        finished.recv().map_err(closed)?
+    }
+
+    /// Sets the value of a key.
+    pub fn set(&self, key: String, value: String) -> Result<()> {
+        self.put(key, value)
+    }
+
+    /// The value of a key; one that is no UTF-8 is an error here, see [`KvStore::read`].
+    pub fn get(&self, key: String) -> Result<Option<String>> {
+        let Some(value) = self.read(&key)? else { return Ok(None) };
+        String::from_utf8(value)
+            .map(Some)
+            .map_err(|_| KvsError::Invalid(format!("the value of '{key}' is no UTF-8 text")))
+    }
+
+    /// Removes a key; [`KvsError::KeyNotFound`] where there is none.
+    pub fn remove(&self, key: String) -> Result<()> {
+        if self.delete(key)? { Ok(()) } else { Err(KvsError::KeyNotFound) }
+    }
+}
+
+impl KvsEngine for KvStore {
+    fn set(&self, key: String, value: String) -> Result<()> {
+        KvStore::set(self, key, value)
+    }
+
+    fn get(&self, key: String) -> Result<Option<String>> {
+        KvStore::get(self, key)
+    }
+
+    fn remove(&self, key: String) -> Result<()> {
+        KvStore::remove(self, key)
+    }
+}
+
+fn read_worker(reader: &Reader, wanted: &Receiver<Box<dyn ReadJob>>) {
+    while let Ok(job) = wanted.recv() {
+        let run = std::panic::AssertUnwindSafe(|| job.run(reader));
+        if std::panic::catch_unwind(run).is_err() {
+            log::error!("a read panicked; the worker goes on");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queues = None;
+        for worker in std::mem::take(&mut self.workers) {
+            join(worker);
+        }
+        let closed = self.committer.with_writer(Writer::close);
+        self.preparer.take().and_then(join);
+        let mut unhinted = self.compactor.take().and_then(join).unwrap_or_default();
+        match closed {
+            Ok(active) => unhinted.push(active),
+            Err(error) => log::error!("close: {error}"),
+        }
+        let core = &self.reader.core;
+        if let Err(error) = compactor::write_hints(core, &unhinted) {
+            log::warn!("close: {error}; the next open takes longer");
+        }
+        if let Some(prepared) = lock(&self.ready).take() {
+            core.remove_files(&[Arc::new(prepared)]);
+        }
+    }
+}
+
+fn join<R>(thread: JoinHandle<R>) -> Option<R> {
+    let name = thread.thread().name().unwrap_or("?").to_owned();
+    thread.join().map_err(|_| log::error!("thread {name} panicked")).ok()
+}
+
+/// Takes the directory's lock, waiting a while for another process to let go of it.
+fn lock_dir(options: &Options) -> Result<std::fs::File> {
+    use std::io::{Seek, Write};
+    let path = options.dir.join(filename::LOCK);
+    let doing = || KvsError::io(format!("lock {}", path.display()));
+    let until = Instant::now() + options.lock_wait;
+    loop {
+        if let Some(mut file) = options.fs.lock(&path).map_err(doing())? {
+            file.set_len(0).map_err(doing())?;
+            file.rewind().map_err(doing())?;
+            writeln!(file, "{}", std::process::id()).map_err(doing())?;
+            return Ok(file);
+        }
+        if Instant::now() >= until {
+            let holder = options.fs.read(&path).unwrap_or_default();
+            let pid = String::from_utf8_lossy(&holder).trim().parse().ok();
+            return Err(KvsError::Locked { dir: options.dir.clone(), pid });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Notes which engine made the directory; refuses it if it was another one.
+pub fn name_engine(fs: &dyn Fs, dir: &Path, engine: &str) -> Result<()> {
+    let path = dir.join(filename::ENGINE);
+    let doing = || KvsError::io(format!("write {}", path.display()));
+    match fs.read(&path) {
+        Ok(bytes) => {
+            let made_by = String::from_utf8_lossy(&bytes).trim().to_owned();
+            if made_by == engine {
+                return Ok(());
+            }
+            Err(KvsError::Invalid(format!(
+                "{} was made by the engine '{made_by}', not '{engine}'; use --engine {made_by} or \
+                 another directory",
+                dir.display()
+            )))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let file = fs.create(&path).map_err(doing())?;
+            file.write_all_at(format!("{engine}\n").as_bytes(), 0).map_err(doing())?;
+            file.sync_data().map_err(doing())
+        }
+        Err(error) => Err(doing()(error)),
+    }
+}

@@ -1,0 +1,233 @@
+//! Point reads: from a key to its value.
+//!
+//! Any thread. A view pins an epoch: what it returns lies in the segments' maps where it can, and
+//! stays there as long as the view. Make a view, read, drop it; a view that is kept keeps freed
+//! memory from being reused. No lock is taken.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crossbeam_epoch::Guard;
+
+use super::core::Core;
+use super::keydir::{KeyHash, Keydir};
+use super::position::Position;
+use super::record;
+use super::segment::Segment;
+use super::segments::Table;
+use crate::error::{KvsError, Result};
+
+/// Whether a read may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It may.
+    MayWait,
+    /// It answers [`ReadError::NotResident`] instead. For event loops.
+    ResidentOnly,
+}
+
+/// Why a read has no answer.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The record is not in memory, and the caller would not wait.
+    NotResident,
+    /// The read failed, or found damage.
+    Failed(KvsError),
+}
+
+impl From<KvsError> for ReadError {
+    fn from(error: KvsError) -> Self {
+        ReadError::Failed(error)
+    }
+}
+
+/// A key's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value<'v> {
+    /// The bytes.
+    pub bytes: Cow<'v, [u8]>,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_at: Option<u64>,
+}
+
+/// See the module.
+pub struct View<'a> {
+    core: &'a Core,
+    guard: Guard,
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("View")
+    }
+}
+
+/// Now, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+/// Whether a record with this expiry is gone. The clock is only read where there is one.
+pub(super) fn expired(expires_at: Option<u64>) -> bool {
+    expires_at.is_some_and(|at| at <= now_ms())
+}
+
+/// What the look at one candidate found.
+enum Look<'v> {
+    OtherKey,
+    Found(Value<'v>),
+}
+
+/// A position's segment went: compaction has moved the record, and the index knows where to. The
+/// look-up starts again.
+pub(super) struct Moved;
+
+/// Why a look-up has to start again, or ends.
+pub(super) enum Stop {
+    Moved,
+    Error(ReadError),
+}
+
+impl From<Moved> for Stop {
+    fn from(_: Moved) -> Stop {
+        Stop::Moved
+    }
+}
+
+/// Reads the record at `position`, and tells whether it is of this key.
+fn look<'v>(
+    segment: &'v Segment,
+    position: Position,
+    (database, key): (u8, &[u8]),
+    patience: Patience,
+) -> Result<Look<'v>, ReadError> {
+    if segment.is_resident(position) {
+        let bytes = segment.mapped(position);
+        if let Ok(found) = record::key_of(bytes)
+            && found != (database, key)
+        {
+            // Another key with the same hash, unless the key was damaged.
+            segment.parse(position, bytes)?;
+            return Ok(Look::OtherKey);
+        }
+        let record = segment.parse(position, bytes)?;
+        return Ok(Look::Found(Value {
+            bytes: Cow::Borrowed(record.value),
+            expires_at: record.expires_at,
+        }));
+    }
+    if patience == Patience::ResidentOnly {
+        return Err(ReadError::NotResident);
+    }
+    let mut bytes = segment.fetch(position)?;
+    let record = segment.parse(position, &bytes)?;
+    if (record.database, record.key) != (database, key) {
+        return Ok(Look::OtherKey);
+    }
+    let (end, expires_at) = (record.size(), record.expires_at);
+    let start = end - record.value.len();
+    bytes.truncate(end);
+    bytes.drain(..start);
+    Ok(Look::Found(Value { bytes: Cow::Owned(bytes), expires_at }))
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(core: &'a Core) -> View<'a> {
+        View { core, guard: crossbeam_epoch::pin() }
+    }
+
+    /// The hash that the index knows `key` by.
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        self.core.hasher.hash(key)
+    }
+
+    /// The number of keys in a database, expired ones that are not removed yet included.
+    pub fn len(&self, database: u8) -> u64 {
+        self.core.keydir(database, &self.guard).len()
+    }
+
+    /// The value of `key`, unless there is none or it has expired.
+    pub fn get(
+        &self,
+        database: u8,
+        key: &[u8],
+        patience: Patience,
+    ) -> Result<Option<Value<'_>>, ReadError> {
+        let hash = self.hash(key);
+        loop {
+            let source = Source::live(self.core, database, &self.guard);
+            match source.find(hash, (database, key), patience) {
+                Ok(found) => {
+                    let value = found.map(|(_, value)| value);
+                    return Ok(value.filter(|value| !expired(value.expires_at)));
+                }
+                Err(Stop::Moved) => std::hint::spin_loop(),
+                Err(Stop::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// The number of the last atomic batch that became visible, `None` while one does. What was
+    /// read between two equal answers shows all of a batch or nothing of it.
+    pub fn batch_mark(&self) -> Option<u64> {
+        let mark = self.core.batches.load(Ordering::Acquire);
+        (mark % 2 == 0).then_some(mark)
+    }
+}
+
+/// An index and the segments that its positions mean.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'g> {
+    pub(super) keydir: &'g Keydir,
+    pub(super) segments: &'g Table,
+    pub(super) guard: &'g Guard,
+}
+
+impl<'g> Source<'g> {
+    /// The present index of a database. Loaded anew for each attempt: after [`Stop::Moved`], the
+    /// database may have been cleared, or the segments changed.
+    pub(super) fn live(core: &'g Core, database: u8, guard: &'g Guard) -> Source<'g> {
+        let keydir = core.keydir(database, guard);
+        Source { keydir, segments: core.segments.table(guard), guard }
+    }
+
+    pub(super) fn segment(&self, position: Position) -> Result<&'g Arc<Segment>, Moved> {
+        let slot = self.segments.get(position.slot() as usize);
+        slot.and_then(Option::as_ref).ok_or(Moved)
+    }
+
+    /// The position and value of a key, expired or not.
+    pub(super) fn find(
+        &self,
+        hash: KeyHash,
+        key: (u8, &[u8]),
+        patience: Patience,
+    ) -> Result<Option<(Position, Value<'g>)>, Stop> {
+        let mut value = None;
+        let found = self.keydir.find(hash, self.guard, |position| -> Result<bool, Stop> {
+            let segment = self.segment(position)?;
+            match look(segment, position, key, patience).map_err(Stop::Error)? {
+                Look::OtherKey => Ok(false),
+                Look::Found(found) => {
+                    value = Some(found);
+                    Ok(true)
+                }
+            }
+        })?;
+        Ok(found.zip(value))
+    }
+
+    /// Whether the record at `position` is of `key`, for replacing it. A record that is too damaged
+    /// to tell counts as the key's: nobody can read it any more, and the write puts something sound
+    /// in its place.
+    pub(super) fn is_of_key(&self, position: Position, key: (u8, &[u8])) -> Result<bool, Moved> {
+        let segment = self.segment(position)?;
+        let same = |bytes: &[u8]| record::key_of(bytes).map_or(true, |found| found == key);
+        if segment.is_resident(position) {
+            return Ok(same(segment.mapped(position)));
+        }
+        Ok(segment.fetch_key(position, key.1.len()).map_or(true, |bytes| same(&bytes)))
+    }
+}

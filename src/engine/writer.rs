@@ -1,0 +1,393 @@
+//! The one writer: encodes, makes durable, then shows, then answers.
+//!
+//! Owner: whoever holds the writer's lock in [`commit`](super::commit): the write worker for the
+//! server's jobs, a calling thread for embedded ones; one at a time. Invariants:
+//! - durable, then visible, then acknowledged: [`Writer::commit`] writes and syncs a group before
+//!   the index learns of it, and jobs are finished after that. With fsync always, nobody is shown
+//!   what a power cut could take back.
+//! - a failed sync or write poisons the store: it is never tried again, as the kernel may have
+//!   dropped the data with the first report. A full disk is the exception: what was written of the
+//!   group is cut off again, and the next group may fare better.
+//! - a unit lies in one segment as a whole.
+//! - a record's sequence number is larger than that of every record before it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Sender;
+use crossbeam_epoch::Guard;
+
+use super::compactor::Chore;
+use super::core::{Core, lock};
+use super::group::{Change, Group, Staged};
+use super::keydir::Keydir;
+use super::options::Fsync;
+use super::position::{self, Position};
+use super::preparer::Preparer;
+use super::segment::{HEADER, Origin, Segment};
+use super::snapshot::Overlay;
+use super::syncer::Unsynced;
+use super::txn::Txn;
+use super::view::{Moved, Source};
+use crate::error::{KvsError, Result};
+
+/// A piece of a group in one segment.
+struct Piece {
+    segment: Arc<Segment>,
+    /// What to add to a record's place in the group's bytes to have its offset in the segment.
+    base: i64,
+    /// Behind the last record of the piece, in records of the group.
+    records: usize,
+    end: u64,
+}
+
+/// See the module.
+pub struct Writer {
+    core: Arc<Core>,
+    active: Arc<Segment>,
+    /// Where the next record goes in the active segment.
+    tail: u64,
+    group: Group,
+    unsynced: Arc<Unsynced>,
+    /// The active segment is left when it would grow beyond this, in bytes.
+    limit: u64,
+    /// Segments that were left, but whose last records are not visible yet.
+    left: Vec<Arc<Segment>>,
+    helpers: Option<Helpers>,
+}
+
+/// The threads that the writer hands work to; they end when it lets go of them.
+pub(super) struct Helpers {
+    pub(super) preparer: Preparer,
+    pub(super) chores: Sender<Chore>,
+}
+
+impl Writer {
+    /// A writer that goes on at the end of the active segment, which is in the manifest.
+    pub(super) fn new(
+        core: Arc<Core>,
+        unsynced: Arc<Unsynced>,
+        next_seq: u64,
+        helpers: Helpers,
+    ) -> Writer {
+        let active = Arc::clone(&lock(&unsynced.active));
+        let tail = active.len();
+        let limit = core.segment_target().min(active.capacity());
+        let (group, left) = (Group::new(next_seq), Vec::new());
+        let helpers = Some(helpers);
+        Writer { core, active, tail, group, unsynced, limit, left, helpers }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(super) fn group(&mut self) -> &mut Group {
+        &mut self.group
+    }
+
+    /// A transaction to stage commands of the present group with.
+    pub(super) fn txn(&mut self) -> Txn<'_> {
+        Txn::new(self)
+    }
+
+    /// How many bytes the present group has.
+    pub(super) fn staged_bytes(&self) -> usize {
+        self.group.bytes().len()
+    }
+
+    /// Makes the staged group durable, then visible. After an error nothing of it is visible.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        let outcome = if self.group.staged().is_empty() { Ok(()) } else { self.commit_staged() };
+        self.group.reset();
+        outcome
+    }
+
+    fn commit_staged(&mut self) -> Result<()> {
+        self.core.check_poison()?;
+        let (active, tail) = (Arc::clone(&self.active), self.tail);
+        match self.write() {
+            Ok(pieces) => {
+                self.count();
+                self.show(&pieces);
+                self.tell_helpers();
+                Ok(())
+            }
+            Err(error) if is_no_space(&error) && Arc::ptr_eq(&active, &self.active) => {
+                self.tail = tail;
+                if let Err(cause) = active.file().set_len(tail) {
+                    self.core.poison(&KvsError::from(cause));
+                }
+                Err(KvsError::NoSpace)
+            }
+            Err(error) => {
+                self.core.poison(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn tell_helpers(&mut self) {
+        let Some(helpers) = &mut self.helpers else { return };
+        for segment in self.left.drain(..) {
+            segment.seal();
+            // The compactor ends only after the writer has let go of it.
+            let _ = helpers.chores.send(Chore::Sealed(segment));
+        }
+        helpers.preparer.grown_to(self.tail);
+    }
+
+    fn count(&self) {
+        let stats = &self.core.stats;
+        stats.groups.add(1);
+        stats.group_records.add(self.group.staged().len() as u64);
+        stats.group_bytes.add(self.group.bytes().len() as u64);
+    }
+
+    /// Writes the group, in pieces where a segment is full, and syncs.
+    fn write(&mut self) -> Result<Vec<Piece>> {
+        let (mut pieces, mut unit) = (Vec::with_capacity(1), 0);
+        let (mut bytes, mut records) = (0, 0);
+        while unit < self.group.units().len() {
+            let room = self.limit.saturating_sub(self.tail) as usize;
+            let units = &self.group.units()[unit..];
+            let fitting = units.partition_point(|(end, _)| end - bytes <= room);
+            if fitting == 0 {
+                let first = units[0].0 - bytes;
+                self.rotate(first as u64)?;
+                continue;
+            }
+            let (end, last) = units[fitting - 1];
+            self.group.seal(records, last);
+            let write = self.active.file().write_all_at(&self.group.bytes()[bytes..end], self.tail);
+            write.map_err(KvsError::io(format!("write {}", self.active.path().display())))?;
+            let base = self.tail as i64 - bytes as i64;
+            self.tail += (end - bytes) as u64;
+            pieces.push(Piece {
+                segment: Arc::clone(&self.active),
+                base,
+                records: last,
+                end: self.tail,
+            });
+            (bytes, records, unit) = (end, last, unit + fitting);
+        }
+        match self.core.fsync {
+            Fsync::Always => self.sync()?,
+            Fsync::EverySec => self.unsynced.dirty.store(true, Ordering::Release),
+            Fsync::No => {}
+        }
+        Ok(pieces)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.core.stats.syncs.add(1);
+        self.active.sync()
+    }
+
+    /// Closes the active segment and goes on in a new one with room for `bytes`. What the old one
+    /// holds is durable before the new one is written to, so only the newest segment can be torn.
+    fn rotate(&mut self, bytes: u64) -> Result<()> {
+        if self.tail > HEADER as u64 {
+            self.sync()?;
+        }
+        let needed = bytes + HEADER as u64;
+        let capacity = self.core.segment_target().max(needed);
+        let prepared = self.helpers.as_mut().and_then(|helpers| helpers.preparer.take(needed));
+        let segment = match prepared {
+            Some(segment) => {
+                self.core.stats.prepared_rotations.add(1);
+                segment
+            }
+            None => self.core.create_segment(Origin::Log, capacity)?,
+        };
+        let empty = self.tail == HEADER as u64;
+        let removed = if empty { vec![self.active.number()] } else { Vec::new() };
+        lock(&self.core.manifest).edit(&[segment.number()], &removed)?;
+        let segment = self.core.segments.add(segment)?;
+        let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
+        *lock(&self.unsynced.active) = segment;
+        if empty {
+            self.core.segments.remove(&[Arc::clone(&old)]);
+            self.core.remove_files(&[old]);
+        } else {
+            old.file().set_len(self.tail).map_err(KvsError::io("cut off a segment's zeros"))?;
+            self.core.stats.rotations.add(1);
+            self.left.push(old);
+        }
+        self.limit = self.active.capacity();
+        self.tail = HEADER as u64;
+        Ok(())
+    }
+
+    /// Shows the group to readers: segment by segment, record by record.
+    fn show(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            piece.segment.publish(piece.end);
+        }
+        let core = Arc::clone(&self.core);
+        let overlays = core.snapshots.overlays();
+        let guard = crossbeam_epoch::pin();
+        let mut show = Show { core: &core, overlays: &overlays, guard: &guard, new: Vec::new() };
+        let mut first = 0;
+        for unit in 0..self.group.units().len() {
+            let (_, end) = self.group.units()[unit];
+            let several = end - first > 1 || self.group.staged()[first].change == Change::Clear;
+            if several {
+                core.batch_shows();
+            }
+            for i in first..end {
+                let piece = pieces.iter().find(|piece| i < piece.records);
+                if let Some(piece) = piece {
+                    show.record(&mut self.group, i, piece);
+                }
+            }
+            if several {
+                core.batch_shown();
+            }
+            first = end;
+        }
+        show.add_new_keys(&self.group);
+    }
+
+    /// Lets go of the helpers, syncs what is written and cuts off the zeros behind it. Returns the
+    /// active segment, for its hint.
+    pub(super) fn close(&mut self) -> Result<Arc<Segment>> {
+        self.helpers = None;
+        self.core.check_poison()?;
+        self.sync()?;
+        self.active.file().set_len(self.tail)?;
+        Ok(Arc::clone(&self.active))
+    }
+}
+
+fn is_no_space(error: &KvsError) -> bool {
+    match error {
+        KvsError::Io { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    }
+}
+
+/// The step from durable to visible.
+struct Show<'a> {
+    core: &'a Core,
+    overlays: &'a [Arc<Overlay>],
+    guard: &'a Guard,
+    /// Records whose keys the ordered index does not have yet.
+    new: Vec<usize>,
+}
+
+impl Show<'_> {
+    fn record(&mut self, group: &mut Group, i: usize, piece: &Piece) {
+        let staged = group.staged()[i];
+        match staged.change {
+            Change::Put => self.put(group, i, &staged, piece),
+            Change::Delete => self.delete(group, i, &staged, piece),
+            Change::Clear => self.clear(group, &staged),
+        }
+    }
+
+    fn keydir(&self, staged: &Staged) -> &Arc<Keydir> {
+        self.core.keydir(staged.database, self.guard)
+    }
+
+    fn put(&mut self, group: &Group, i: usize, staged: &Staged, piece: &Piece) {
+        let key = group.key(staged);
+        self.note(staged, key);
+        let offset = (staged.start as i64 + piece.base) as u64;
+        let slot = piece.segment.slot();
+        let position = Position::new(slot, offset, staged.size, staged.expires);
+        let old = self.retry(staged.database, |source| {
+            source.keydir.set(staged.hash, position, self.guard, |candidate| {
+                source.is_of_key(candidate, (staged.database, key))
+            })
+        });
+        piece.segment.add_live(position.size() as i64);
+        match old {
+            Some(old) => self.dead(old),
+            None => self.new.push(i),
+        }
+    }
+
+    fn delete(&mut self, group: &mut Group, i: usize, staged: &Staged, piece: &Piece) {
+        piece.segment.add_tombstone(position::rounded(staged.size) as u64);
+        let key = group.key(staged).to_vec();
+        // A key that is set again in this group is replaced in place, never gone in between.
+        if group.newest(staged.database, &key, staged.hash) != Some(i) {
+            return;
+        }
+        self.add_new_keys(group);
+        self.note(staged, &key);
+        let old = self.retry(staged.database, |source| {
+            source.keydir.remove(staged.hash, self.guard, |candidate| {
+                source.is_of_key(candidate, (staged.database, &key))
+            })
+        });
+        if let Some(old) = old {
+            self.keydir(staged).remove_ordered(&key, self.guard);
+            self.dead(old);
+        }
+    }
+
+    fn clear(&mut self, group: &Group, staged: &Staged) {
+        self.add_new_keys(group);
+        for overlay in self.overlays {
+            overlay.freeze(self.core, staged.database, self.guard);
+        }
+        let old = Arc::clone(self.keydir(staged));
+        self.core.clear_keydir(staged.database, self.guard);
+        old.positions(self.guard, |position| self.dead(position));
+    }
+
+    /// Runs a change of the index until no candidate was just being moved by the compactor.
+    fn retry<R>(&self, database: u8, change: impl Fn(&Source<'_>) -> Result<R, Moved>) -> R {
+        loop {
+            match change(&Source::live(self.core, database, self.guard)) {
+                Ok(done) => return done,
+                Err(Moved) => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    fn dead(&self, position: Position) {
+        if let Some(segment) = self.core.segments.get(position.slot(), self.guard) {
+            segment.add_live(-(position.size() as i64));
+        }
+    }
+
+    /// Tells the snapshots what the key was, before it changes.
+    fn note(&self, staged: &Staged, key: &[u8]) {
+        for overlay in self.overlays {
+            overlay.note(staged.database, key, || {
+                self.retry(staged.database, |source| {
+                    let is_key = |candidate| source.is_of_key(candidate, (staged.database, key));
+                    let Some(position) = source.keydir.find(staged.hash, self.guard, is_key)?
+                    else {
+                        return Ok(None);
+                    };
+                    let segment = source.segment(position)?;
+                    Ok(Some((Arc::clone(segment), position)))
+                })
+            });
+        }
+    }
+
+    /// Adds the keys of `new` to the ordered index, in order: neighbours share the work.
+    fn add_new_keys(&mut self, group: &Group) {
+        let mut new = std::mem::take(&mut self.new);
+        let name = |i: &usize| {
+            let staged = &group.staged()[*i];
+            (staged.database, group.key(staged))
+        };
+        new.sort_unstable_by_key(|i| name(i));
+        for same_database in new.chunk_by(|a, b| name(a).0 == name(b).0) {
+            let keys: Vec<&[u8]> = same_database.iter().map(|i| name(i).1).collect();
+            let database = name(&same_database[0]).0;
+            self.core.keydir(database, self.guard).add_ordered(&keys, self.guard);
+        }
+        new.clear();
+        self.new = new;
+    }
+}

@@ -1,0 +1,61 @@
+//! Counters that INFO shows. Relaxed atomics: each is right by itself, no two are of one moment.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows, or that is set.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Sets it.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the engine counts.
+#[derive(Debug, Default)]
+pub struct EngineStats {
+    /// Group commits.
+    pub groups: Counter,
+    /// Records written by them.
+    pub group_records: Counter,
+    /// Bytes written by them.
+    pub group_bytes: Counter,
+    /// fdatasync calls for them.
+    pub syncs: Counter,
+    /// Reads that had to go to the file.
+    pub cold_reads: Counter,
+    /// Reads answered from memory.
+    pub warm_reads: Counter,
+    /// Compactions done.
+    pub compactions: Counter,
+    /// Bytes that compactions read.
+    pub compaction_read: Counter,
+    /// Bytes that compactions wrote.
+    pub compaction_written: Counter,
+    /// Segments closed by the writer.
+    pub rotations: Counter,
+    /// Of these, how many went on in a segment that was filled with zeros beforehand.
+    pub prepared_rotations: Counter,
+    /// Pages that had left memory when they were last looked for.
+    pub evicted_pages: Counter,
+    /// Damaged ranges found when the store was opened.
+    pub damaged_ranges: Counter,
+    /// Bytes of segments that an open has to deal with.
+    pub load_total: Counter,
+    /// How many of them it is done with.
+    pub load_done: Counter,
+    /// Microseconds the open took.
+    pub open_micros: Counter,
+}
