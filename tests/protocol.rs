@@ -1,7 +1,10 @@
 //! The wire formats from the outside: what comes out must not depend on how bytes were cut into
 //! reads, garbage must not panic, and what was written must be read back.
 
-use kvs::protocol::{Decoder, Kind, Limits};
+use kvs::protocol::{
+    BadReply, Decoder, Kind, Limits, Reply, ReplyDecoder, Value, Version, encode_command,
+    write_json_reply,
+};
 use proptest::prelude::*;
 
 /// A request as a test compares it: its kind and its words; or the error that ended it all.
@@ -213,7 +216,136 @@ fn small_limits() -> Limits {
     Limits { inline: 40, elements: 20, bulk: 25, request: 100, json_line: 50 }
 }
 
+/// Decodes all replies in `input`, which arrives in pieces that end at `cuts`.
+fn replies_in_pieces(input: &[u8], cuts: &[usize]) -> (Vec<Value>, Option<BadReply>) {
+    let mut decoder = ReplyDecoder::new();
+    let mut replies = Vec::new();
+    let mut start = 0;
+    for end in cuts.iter().copied().chain([input.len()]) {
+        loop {
+            match decoder.decode(&input[start..end]) {
+                Ok((consumed, reply)) => {
+                    start += consumed;
+                    match reply {
+                        Some(reply) => replies.push(reply),
+                        None => break,
+                    }
+                }
+                Err(error) => return (replies, Some(error)),
+            }
+        }
+    }
+    (replies, None)
+}
+
+/// Writes `value` as RESP3.
+fn write_value(value: &Value, reply: &mut Reply<'_>) {
+    match value {
+        Value::Simple(text) => reply.simple(text),
+        Value::Error(text) => reply.error(text),
+        Value::Integer(value) => reply.integer(*value),
+        Value::Bulk(bytes) => reply.bulk(bytes),
+        Value::Null => reply.null(),
+        Value::Double(value) => reply.double(*value),
+        Value::Boolean(value) => reply.boolean(*value),
+        Value::Verbatim { text, .. } => reply.verbatim(std::str::from_utf8(text).unwrap()),
+        Value::BigNumber(digits) => reply.encoded(format!("({digits}\r\n").as_bytes()),
+        Value::Array(parts) => write_parts(parts, reply, Reply::array),
+        Value::Set(parts) => write_parts(parts, reply, Reply::set),
+        Value::Push(parts) => write_parts(parts, reply, Reply::push),
+        Value::Map(pairs) => {
+            reply.map(pairs.len());
+            for (key, value) in pairs {
+                write_value(key, reply);
+                write_value(value, reply);
+            }
+        }
+    }
+}
+
+fn write_parts<'a>(parts: &[Value], reply: &mut Reply<'a>, open: fn(&mut Reply<'a>, usize)) {
+    open(reply, parts.len());
+    parts.iter().for_each(|part| write_value(part, reply));
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        "[A-Za-z ]{0,9}".prop_map(Value::Simple),
+        "[A-Z]{3} [a-zé]{0,9}".prop_map(Value::Error),
+        any::<i64>().prop_map(Value::Integer),
+        proptest::collection::vec(any::<u8>(), 0..20).prop_map(Value::Bulk),
+        Just(Value::Null),
+        any::<f64>().prop_filter("NaN is not itself", |f| !f.is_nan()).prop_map(Value::Double),
+        any::<bool>().prop_map(Value::Boolean),
+        "\\PC{0,9}".prop_map(|text| Value::Verbatim { format: *b"txt", text: text.into() }),
+        "[1-9][0-9]{20,30}".prop_map(Value::BigNumber),
+    ];
+    leaf.prop_recursive(4, 40, 5, |part| {
+        let parts = proptest::collection::vec(part.clone(), 0..5);
+        prop_oneof![
+            parts.clone().prop_map(Value::Array),
+            parts.clone().prop_map(Value::Set),
+            parts.prop_map(Value::Push),
+            proptest::collection::vec((part.clone(), part), 0..3).prop_map(Value::Map),
+        ]
+    })
+}
+
 proptest! {
+    #[test]
+    fn commands_are_read_back(
+        args in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 1..20),
+    ) {
+        let mut input = Vec::new();
+        encode_command(&args, &mut input);
+        prop_assert_eq!(decode(&input), [Seen::Words(args)]);
+    }
+
+    #[test]
+    fn values_are_read_back(values in proptest::collection::vec(values(), 0..4)) {
+        let mut input = Vec::new();
+        for value in &values {
+            write_value(value, &mut Reply::new(&mut input, Version::Resp3));
+        }
+        prop_assert_eq!(&replies_in_pieces(&input, &[]), &(values, None));
+    }
+
+    #[test]
+    fn every_value_has_a_json_line(value in values()) {
+        let mut reply = Vec::new();
+        write_value(&value, &mut Reply::new(&mut reply, Version::Resp3));
+        let mut line = Vec::new();
+        prop_assert_eq!(write_json_reply(&reply, None, &mut line), Ok(reply.len()));
+        prop_assert_eq!(line.pop(), Some(b'\n'));
+        prop_assert!(!line.contains(&b'\n'));
+        prop_assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());
+    }
+
+    #[test]
+    fn every_cut_gives_the_same_replies(
+        values in proptest::collection::vec(values(), 0..3),
+        garbage in proptest::collection::vec(any::<u8>(), 0..4),
+    ) {
+        let mut input = Vec::new();
+        for value in &values {
+            write_value(value, &mut Reply::new(&mut input, Version::Resp3));
+        }
+        input.extend_from_slice(&garbage);
+        let whole = replies_in_pieces(&input, &[]);
+        for cut in 0..=input.len() {
+            prop_assert_eq!(&replies_in_pieces(&input, &[cut]), &whole, "cut {}", cut);
+        }
+        let all: Vec<usize> = (0..=input.len()).collect();
+        prop_assert_eq!(&replies_in_pieces(&input, &all), &whole, "byte by byte");
+    }
+
+    #[test]
+    fn garbage_replies_do_not_panic(input in "[-+:$!=_,#(*%~>|0-3tfx]{0,60}") {
+        let lines = input.replace('x', "\r\n");
+        replies_in_pieces(lines.as_bytes(), &[]);
+        let _ = write_json_reply(lines.as_bytes(), None, &mut Vec::new());
+    }
+
     #[test]
     fn every_cut_gives_the_same_requests(input in nearly_requests()) {
         for limits in [Limits::default(), small_limits()] {

@@ -25,15 +25,15 @@ use super::words::Words;
 pub struct JsonId(Box<RawValue>);
 
 impl JsonId {
+    /// An id from its JSON text.
+    #[cfg(test)]
+    pub(super) fn from_json(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(text).map(JsonId)
+    }
+
     /// The JSON text.
     pub fn as_str(&self) -> &str {
         self.0.get()
-    }
-}
-
-impl PartialEq for JsonId {
-    fn eq(&self, other: &JsonId) -> bool {
-        self.as_str() == other.as_str()
     }
 }
 
