@@ -248,7 +248,7 @@ fn write_value(value: &Value, reply: &mut Reply<'_>) {
         Value::Null => reply.null(),
         Value::Double(value) => reply.double(*value),
         Value::Boolean(value) => reply.boolean(*value),
-        Value::Verbatim { text, .. } => reply.verbatim(std::str::from_utf8(text).unwrap()),
+        Value::Verbatim { text, .. } => reply.verbatim(&String::from_utf8_lossy(text)),
         Value::BigNumber(digits) => reply.encoded(format!("({digits}\r\n").as_bytes()),
         Value::Array(parts) => write_parts(parts, reply, Reply::array),
         Value::Set(parts) => write_parts(parts, reply, Reply::set),

@@ -192,7 +192,7 @@ mod tests {
         ] {
             assert!(decode(input.as_bytes()).is_err(), "{input:?}");
         }
-        assert_eq!(decode(deep[4..].as_bytes()), Ok((deep.len() - 4, None)));
+        assert_eq!(decode(&deep.as_bytes()[4..]), Ok((deep.len() - 4, None)));
     }
 
     #[test]
