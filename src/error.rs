@@ -86,7 +86,10 @@ impl fmt::Display for KvsError {
                 write!(f, "damaged: {} at byte {offset}: {what}", file.display())
             }
             KvsError::Poisoned { cause } => {
-                write!(f, "writes are refused since an earlier one failed ({cause}); reads go on; restart after mending the disk")
+                write!(
+                    f,
+                    "writes are refused since an earlier one failed ({cause}); reads go on; restart after mending the disk"
+                )
             }
             KvsError::NoSpace => f.write_str("no space left on the disk for writes"),
             KvsError::TooLarge { what, len, limit } => {

@@ -76,12 +76,7 @@ pub trait Reads {
     /// One step of an iteration in an order of the engine's own: visits about `count` keys from
     /// `cursor` (0 starts) and returns the next cursor (0: done). A key that is there throughout
     /// the iteration is visited at least once.
-    fn scan(
-        &self,
-        cursor: u64,
-        count: usize,
-        visit: &mut dyn FnMut(&[u8]),
-    ) -> Result<u64, Abort>;
+    fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> Result<u64, Abort>;
 }
 
 /// Changing a key space, in the one order of the writer. A command that fails changes nothing; all
