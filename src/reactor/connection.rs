@@ -309,9 +309,14 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Gives back what memory the input does not need.
+    pub(super) fn tidy_input(&mut self, spares: &mut Spares) {
+        self.input.tidy(spares);
+    }
+
     /// Gives back what memory is not needed.
     pub(super) fn tidy(&mut self, spares: &mut Spares) {
-        self.input.tidy(spares);
+        self.tidy_input(spares);
         if self.output.is_empty() && self.output.capacity() > 0 {
             spares.put_output(std::mem::take(&mut self.output));
         }

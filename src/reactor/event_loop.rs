@@ -217,6 +217,8 @@ impl<S: Service> EventLoop<S> {
             self.service.data(&mut self.ctl, conn);
             conn.note_congestion();
         }
+        // Not only at the end of the wake: the next connection reads into the same, cached, storage.
+        conn.tidy_input(spares);
         if self.ctl.stopping && conn.had_its_turn() {
             conn.read_out = true;
         }
