@@ -1,6 +1,8 @@
 //! The reactor over real sockets, with a small line service: what is promised to clients and to
 //! services, and what happens at the limits.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // The lint spares only #[test] functions.
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
