@@ -1,0 +1,50 @@
+//! What a reactor can be told at its start. Plain values, shared by all its threads.
+
+use std::time::Duration;
+
+/// Bounds on the replies that wait for one connection to take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputLimits {
+    /// Bytes; above it nothing is read from the connection until less than half of it waits.
+    pub soft: usize,
+    /// Bytes; a connection for which more waits after a write is cut off. A single reply may be
+    /// that large, so it should exceed the largest one.
+    pub hard: usize,
+    /// A connection that is over `soft` and takes not a byte for this long is cut off.
+    pub stall: Duration,
+}
+
+impl Default for OutputLimits {
+    /// 1 MiB, 1 GiB, 60 s.
+    fn default() -> Self {
+        OutputLimits { soft: 1 << 20, hard: 1 << 30, stall: Duration::from_secs(60) }
+    }
+}
+
+/// How a [`Reactor`](super::Reactor) is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Event loops, one thread each; at least 1.
+    pub loops: usize,
+    /// Connections open at once over all loops.
+    pub max_connections: usize,
+    /// Sent, as far as the socket takes it at once, to a connection beyond `max_connections`.
+    pub rejection: Vec<u8>,
+    /// Bounds on waiting replies, per connection.
+    pub output: OutputLimits,
+    /// Bytes read from one connection before the others get their turn; at least 1.
+    pub read_budget: usize,
+}
+
+impl Default for Options {
+    /// One loop, 10,000 connections, no rejection message, 256 KiB per turn.
+    fn default() -> Self {
+        Options {
+            loops: 1,
+            max_connections: 10_000,
+            rejection: Vec::new(),
+            output: OutputLimits::default(),
+            read_budget: 256 << 10,
+        }
+    }
+}
