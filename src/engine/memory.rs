@@ -9,9 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::KvsEngine;
 use crate::error::{KvsError, Result};
 
-/// The name that `--engine` knows it by.
-pub const MEMORY_ENGINE_NAME: &str = "memory";
-
 /// See the module. Clones share their keys.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryEngine {

@@ -35,16 +35,17 @@ mod txn;
 mod view;
 mod writer;
 
+pub use crate::config::Fsync;
 use crate::error::Result;
 
 pub use batch::Batch;
 pub use commit::WriteJob;
 pub use core::DATABASES;
-pub use memory::{MEMORY_ENGINE_NAME, MemoryEngine};
-pub use options::{Fsync, MAX_SEGMENT, MIN_SEGMENT, Options};
+pub use memory::MemoryEngine;
+pub use options::Options;
 pub use range::{Range, behind_prefix};
 pub use snapshot::Snapshot;
-pub use store::{ENGINE_NAME, KvStore, ReadJob, Reader, name_engine};
+pub use store::{KvStore, ReadJob, Reader, name_engine};
 pub use txn::Txn;
 pub use view::{Patience, ReadError, Value, View, now_ms};
 
