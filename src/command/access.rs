@@ -78,6 +78,11 @@ pub trait Reads {
     /// The number of keys.
     fn len(&self) -> Result<u64, Abort>;
 
+    /// Whether there is no key.
+    fn is_empty(&self) -> Result<bool, Abort> {
+        Ok(self.len()? == 0)
+    }
+
     /// Visits the keys of `range` in order, as of one moment, until told to break.
     fn keys(
         &self,
@@ -86,6 +91,7 @@ pub trait Reads {
     ) -> Result<(), Abort>;
 
     /// Visits the keys and values of `range` in order, as of one moment, until told to break.
+    #[allow(clippy::type_complexity)]
     fn entries(
         &self,
         range: KeyRange<'_>,

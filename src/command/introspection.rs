@@ -1,10 +1,9 @@
 //! COMMAND: what the table holds, for clients that ask. Also the HELP of commands that have
 //! subcommands.
 
-use super::errors::refused;
-use super::{
-    Client, Command, Flags, Group, Keys, Outcome, Run, commands, keys_of, lookup, matches_nocase,
-};
+use super::errors::SYNTAX;
+use super::table::key_places;
+use super::{Client, Command, Flags, Group, Keys, Outcome, Run, commands, lookup, matches_nocase};
 use crate::protocol::{Args, Reply};
 
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
@@ -29,7 +28,7 @@ const SUBCOMMANDS: &[Command] = &[
     Command::new(Group::Server, "command|docs", -2, Run::Local(docs))
         .flags(ALWAYS)
         .help("COMMAND DOCS [name ...]", "Summaries of commands"),
-    Command::new(Group::Server, "command|getkeys", -3, Run::Local(getkeys))
+    Command::new(Group::Server, "command|getkeys", -4, Run::Local(getkeys))
         .flags(ALWAYS)
         .help("COMMAND GETKEYS command [word ...]", "The keys among the words of a request"),
     Command::new(Group::Server, "command|help", 2, Run::Local(container_help))
@@ -51,9 +50,13 @@ pub(super) fn container_help(_: &mut dyn Client, args: Args<'_>, reply: &mut Rep
 }
 
 fn command(_: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    write_all(reply);
+    Ok(())
+}
+
+fn write_all(reply: &mut Reply<'_>) {
     reply.array(commands().count());
     commands().for_each(|command| write_info(command, reply));
-    Ok(())
 }
 
 fn count(_: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -65,9 +68,9 @@ fn list(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let chosen: Vec<&Command> = match args.len() {
         2 => commands().collect(),
         5 if args[2].eq_ignore_ascii_case(b"filterby") => {
-            filtered(&args[3], &args[4]).ok_or(super::errors::SYNTAX)?
+            filtered(&args[3], &args[4]).ok_or(SYNTAX)?
         }
-        _ => return Err(super::errors::SYNTAX.into()),
+        _ => return Err(SYNTAX.into()),
     };
     reply.array(chosen.len());
     chosen.iter().for_each(|command| reply.bulk(command.name.as_bytes()));
@@ -96,7 +99,8 @@ fn by_full_name(name: &[u8]) -> Option<&'static Command> {
 
 fn info(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     if args.len() == 2 {
-        return command_array(reply);
+        write_all(reply);
+        return Ok(());
     }
     reply.array(args.len() - 2);
     for name in args.iter().skip(2) {
@@ -105,12 +109,6 @@ fn info(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
             None => reply.null_array(),
         }
     }
-    Ok(())
-}
-
-fn command_array(reply: &mut Reply<'_>) -> Outcome {
-    reply.array(commands().count());
-    commands().for_each(|command| write_info(command, reply));
     Ok(())
 }
 
@@ -178,16 +176,16 @@ fn write_docs(command: &Command, reply: &mut Reply<'_>) {
 }
 
 fn getkeys(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let request = args.from(2);
-    let name = request.get(0).and_then(lookup);
-    let command = name.ok_or_else(|| refused("ERR Invalid command specified".into()))?;
+    let command = lookup(&args[2]).ok_or("ERR Invalid command specified")?;
     if command.keys == Keys::NONE {
         return Err("ERR The command has no key arguments".into());
     }
-    if !command.takes(request.len()) {
+    let words = args.len() - 2;
+    if !command.takes(words) {
         return Err("ERR Invalid number of arguments specified for command".into());
     }
-    let keys: Vec<&[u8]> = keys_of(command, request).collect();
+    let keys: Vec<&[u8]> =
+        key_places(command, words).filter_map(|place| args.get(2 + place)).collect();
     reply.array(keys.len());
     keys.iter().for_each(|key| reply.bulk(key));
     Ok(())

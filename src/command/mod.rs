@@ -15,6 +15,32 @@
 //! - A `Write` finds out whether its request is at fault before it changes anything.
 
 mod access;
+mod bitfield;
+mod bits;
+mod client;
+mod clock;
+mod connection;
+mod counter;
+mod errors;
+mod expire;
+mod extended;
+mod gather;
+mod glob;
+mod help;
+mod introspection;
+mod keys;
+mod lcs;
+mod numbers;
+mod options;
+mod ordered;
+mod server;
+mod string;
+mod table;
+
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod testing;
 
 mod client;
 mod clock;

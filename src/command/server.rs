@@ -1,8 +1,9 @@
 //! The server as a whole: settings, figures, emptying and stopping it.
 
+use super::clock::since_epoch;
 use super::errors::{SYNTAX, refused, wrong_arity};
 use super::introspection::container_help;
-use super::{Client, Command, Flags, Group, Outcome, Reads, Run, Writes, matches_nocase, now_ms};
+use super::{Client, Command, Flags, Group, Outcome, Reads, Run, Writes, matches_nocase};
 use crate::protocol::{Args, Reply};
 
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
@@ -79,15 +80,14 @@ fn config_set(client: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Out
     let settings = client.settings();
     let is_setting =
         |word: &[u8]| settings.iter().any(|(name, _)| name.as_bytes().eq_ignore_ascii_case(word));
-    let mut names = args.iter().skip(2).step_by(2);
-    let unknown = names.clone().find(|name| !is_setting(name));
+    let unknown = args.iter().skip(2).step_by(2).find(|name| !is_setting(name));
     if let Some(name) = unknown {
         let name = String::from_utf8_lossy(name);
         return Err(refused(format!(
             "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
         )));
     }
-    let name = String::from_utf8_lossy(names.next().unwrap_or_default());
+    let name = String::from_utf8_lossy(&args[2]);
     Err(refused(format!(
         "ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
     )))
@@ -109,10 +109,10 @@ fn dbsize(db: &dyn Reads, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 }
 
 fn time(_: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let now = now_ms();
+    let now = since_epoch();
     reply.array(2);
-    reply.bulk_integer((now / 1000) as i64);
-    reply.bulk_integer((now % 1000 * 1000) as i64);
+    reply.bulk_integer(now.as_secs() as i64);
+    reply.bulk_integer(now.subsec_micros().into());
     Ok(())
 }
 

@@ -7,7 +7,10 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::{Keys, Run, client, connection, counter, help, introspection, lcs, server, string};
+use super::{
+    Keys, Run, bitfield, bits, client, connection, counter, expire, help, introspection, keys, lcs,
+    ordered, server, string,
+};
 use crate::protocol::Args;
 
 /// The family of a command, as COMMAND DOCS and HELP name it.
@@ -197,6 +200,11 @@ static FAMILIES: &[&[Command]] = &[
     string::COMMANDS,
     lcs::COMMANDS,
     counter::COMMANDS,
+    keys::COMMANDS,
+    expire::COMMANDS,
+    ordered::COMMANDS,
+    bits::COMMANDS,
+    bitfield::COMMANDS,
     connection::COMMANDS,
     client::COMMANDS,
     server::COMMANDS,
@@ -352,13 +360,18 @@ pub fn is_cross_protocol(name: &[u8]) -> bool {
 
 /// The keys among the words of a request.
 pub fn keys_of<'a>(command: &Command, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    key_places(command, args.len()).map_while(move |place| args.get(place))
+}
+
+/// The places of the keys in a request of `words` words.
+pub(super) fn key_places(command: &Command, words: usize) -> impl Iterator<Item = usize> + use<> {
     let Keys { first, last, step } = command.keys;
     let end = match usize::try_from(last) {
         _ if first <= 0 => 0,
-        Ok(last) => last + 1,
-        Err(_) => (args.len() + 1).saturating_sub(last.unsigned_abs().into()),
+        Ok(last) => words.min(last + 1),
+        Err(_) => (words + 1).saturating_sub(last.unsigned_abs().into()),
     };
     let start = usize::try_from(first).unwrap_or_default();
     let step = usize::try_from(step).unwrap_or_default().max(1);
-    (start..end.max(start)).step_by(step).map_while(move |i| args.get(i))
+    (start..end.max(start)).step_by(step)
 }
