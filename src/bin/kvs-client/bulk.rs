@@ -1,0 +1,93 @@
+//! All keys and values, in and out of a server as JSON lines.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::Path;
+
+use kvs::client::{Client, Pipeline};
+use kvs::protocol::{JsonEntry, Value, write_json_entry};
+use kvs::{KvsError, Result};
+
+use super::shared::{Output, Progress, Source, Stop, failure};
+
+/// The most requests in flight. The client's pipeline bounds their bytes.
+const WINDOW: usize = 1024;
+
+/// Prints the keys that start with `prefix`.
+pub fn dump(client: &mut Client, prefix: Vec<u8>) -> Result<(), Stop> {
+    let (mut output, mut progress) = (Output::new(), Progress::of_output());
+    let (mut line, mut keys) = (Vec::new(), 0);
+    let mut walk = client.walk(prefix);
+    while let Some(page) = walk.next_page()? {
+        for entry in &page {
+            line.clear();
+            write_json_entry(&entry.key, &entry.value, entry.expires_at, &mut line);
+            output.write(&line)?;
+            progress.advance(line.len());
+        }
+        keys += page.len() as u64;
+    }
+    output.flush()?;
+    progress.sum_up("dumped", keys);
+    Ok(())
+}
+
+/// Sets the keys that `file` has, and says how many were acknowledged.
+pub fn load(client: &mut Client, file: &Path) -> Result<(), Stop> {
+    let mut source = Source::open(file)?;
+    let acknowledged = Cell::new(0);
+    let outcome = load_all(client, &mut source, &acknowledged);
+    Ok(source.finish(outcome, acknowledged.get())?)
+}
+
+/// The request that the server refused: its line, and the error.
+type Refused = Option<(u64, String)>;
+
+fn load_all(client: &mut Client, source: &mut Source, acknowledged: &Cell<u64>) -> Result<()> {
+    // The lines whose requests are in flight.
+    let lines = RefCell::new(VecDeque::new());
+    let refused: RefCell<Refused> = RefCell::default();
+    let mut pipeline = client.pipeline(WINDOW, |reply| {
+        let line = lines.borrow_mut().pop_front().unwrap_or_default();
+        match reply {
+            Value::Error(message) => {
+                refused.replace(Some((line, message)));
+                Err(failure("refused"))
+            }
+            _ => {
+                acknowledged.set(acknowledged.get() + 1);
+                Ok(())
+            }
+        }
+    });
+    let outcome = loop {
+        match source.next_entry() {
+            Ok(Some(entry)) => {
+                if let Err(error) = send(&mut pipeline, &entry) {
+                    break Err(error);
+                }
+                lines.borrow_mut().push_back(source.number());
+            }
+            Ok(None) => break pipeline.finish(),
+            // What was read before the bad line is to be there.
+            Err(error) => break pipeline.finish().and(Err(error)),
+        }
+    };
+    match refused.take() {
+        Some((line, message)) => Err(source.refusal(line, message)),
+        None => outcome,
+    }
+}
+
+fn send<F>(pipeline: &mut Pipeline<'_, F>, entry: &JsonEntry) -> Result<()>
+where
+    F: FnMut(Value) -> Result<(), KvsError>,
+{
+    match entry.expires_at {
+        None => pipeline.send(&[&b"SET"[..], &entry.key, &entry.value]),
+        Some(end) => {
+            let end = end.to_string();
+            pipeline.send(&[&b"SET"[..], &entry.key, &entry.value, b"PXAT", end.as_bytes()])
+        }
+    }
+}
