@@ -98,7 +98,10 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<Done, Stop> {
     // No read workers: nothing in here uses them.
-    let store = Options::new(&args.dir).readers(0).open()?;
+    let store = Options::new(&args.dir).readers(0).open().map_err(|error| match error {
+        KvsError::Locked { .. } => shared::failure(format!("{error}; use kvs-client, or stop it")),
+        error => error,
+    })?;
     match args.command {
         Command::Set { key, value } => store.put(key.0, value.0)?,
         Command::Get { key } => get(&store, &key)?,

@@ -40,7 +40,8 @@ struct Line<'a> {
 impl JsonEntry {
     /// Reads a line; a line end is no part of it but does no harm. The error says what is wrong.
     pub fn from_line(line: &[u8]) -> Result<JsonEntry, String> {
-        let text = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8")?;
+        let text =
+            std::str::from_utf8(line.trim_ascii_end()).map_err(|_| "the line is not UTF-8")?;
         let line: Line<'_> = serde_json::from_str(text).map_err(|error| describe(&error))?;
         Ok(JsonEntry {
             key: word("key", line.key)?,
@@ -121,6 +122,7 @@ mod tests {
             (r#"{"key":"k","value":"v","expires_at":-1}"#, "-1"),
             (r#"{"key":"k","value":"v","expires_at":null}"#, "null"),
             (r#"{"key":"k","value":"v"} {}"#, "trailing characters"),
+            ("{\"key\":\"k\"\r\n", "EOF while parsing an object at column 10"),
             ("k v", "expected value at column 1"),
             ("", "EOF"),
         ] {

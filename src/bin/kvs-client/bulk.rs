@@ -8,7 +8,7 @@ use kvs::client::{Client, Pipeline};
 use kvs::protocol::{JsonEntry, Value, write_json_entry};
 use kvs::{KvsError, Result};
 
-use super::shared::{Output, Progress, Source, Stop, failure};
+use super::shared::{Output, Progress, Source, Stop};
 
 /// The most requests in flight. The client's pipeline bounds their bytes.
 const WINDOW: usize = 1024;
@@ -40,40 +40,34 @@ pub fn load(client: &mut Client, file: &Path) -> Result<(), Stop> {
     Ok(source.finish(outcome, acknowledged.get())?)
 }
 
-/// The request that the server refused: its line, and the error.
-type Refused = Option<(u64, String)>;
-
+/// Counts in `acknowledged` what the server has said to be there.
 fn load_all(client: &mut Client, source: &mut Source, acknowledged: &Cell<u64>) -> Result<()> {
-    // The lines whose requests are in flight.
+    // The lines whose requests are in flight, and the first one that was refused, with the error.
     let lines = RefCell::new(VecDeque::new());
-    let refused: RefCell<Refused> = RefCell::default();
+    let refused = RefCell::new(None);
     let mut pipeline = client.pipeline(WINDOW, |reply| {
         let line = lines.borrow_mut().pop_front().unwrap_or_default();
         match reply {
             Value::Error(message) => {
-                refused.replace(Some((line, message)));
-                Err(failure("refused"))
+                refused.borrow_mut().get_or_insert((line, message));
             }
-            _ => {
-                acknowledged.set(acknowledged.get() + 1);
-                Ok(())
-            }
+            _ => acknowledged.set(acknowledged.get() + 1),
         }
+        Ok(())
     });
+    // Whatever stops it, what is in flight is waited for: its outcome is to be known.
     let outcome = loop {
         match source.next_entry() {
-            Ok(Some(entry)) => {
-                if let Err(error) = send(&mut pipeline, &entry) {
-                    break Err(error);
-                }
+            Ok(Some(entry)) if refused.borrow().is_none() => {
+                send(&mut pipeline, &entry)?;
                 lines.borrow_mut().push_back(source.number());
             }
-            Ok(None) => break pipeline.finish(),
-            // What was read before the bad line is to be there.
-            Err(error) => break pipeline.finish().and(Err(error)),
+            Ok(_) => break Ok(()),
+            Err(error) => break Err(error),
         }
     };
-    match refused.take() {
+    pipeline.finish()?;
+    match refused.into_inner() {
         Some((line, message)) => Err(source.refusal(line, message)),
         None => outcome,
     }

@@ -72,21 +72,21 @@ impl Source {
         super::failure(format!("{}:{number}: {what}", self.name))
     }
 
-    /// Sums up: `loaded` keys are there, whatever came after them.
+    /// Sums up: so many keys were `loaded`, and stay whatever the outcome.
     pub fn finish(&self, outcome: Result<()>, loaded: u64) -> Result<()> {
         match outcome {
             Ok(()) => {
                 self.progress.sum_up("loaded", loaded);
                 Ok(())
             }
-            Err(error) => Err(super::failure(format!(
-                "{error}; {} loaded before that",
-                match loaded {
+            Err(error) => {
+                let loaded = match loaded {
                     0 => "nothing was".to_owned(),
                     1 => "1 key was".to_owned(),
                     _ => format!("{} were", count_keys(loaded)),
-                }
-            ))),
+                };
+                Err(super::failure(format!("{error}; {loaded} loaded")))
+            }
         }
     }
 }
