@@ -22,7 +22,6 @@ use super::compactor::Chore;
 use super::core::{Core, lock};
 use super::group::{Change, Group, Staged};
 use super::keydir::Keydir;
-use super::options::Fsync;
 use super::position::{self, Position};
 use super::preparer::Preparer;
 use super::segment::{HEADER, Origin, Segment};
@@ -30,6 +29,7 @@ use super::snapshot::Overlay;
 use super::syncer::Unsynced;
 use super::txn::Txn;
 use super::view::{Moved, Source};
+use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 
 /// A piece of a group in one segment.
