@@ -174,9 +174,12 @@ impl Compactor {
         segments
     }
 
-    /// How far the directory may outgrow the live data before a merge: by three tenths.
+    /// How large all segments may get together before a merge. With the hints (about a tenth of
+    /// the data), the prepared segment (an eighth) and the output of a merge under way, the
+    /// directory stays below twice the live data. The more dead bytes are let be, the fewer live
+    /// ones a merge has to copy for each it wins.
     fn bound(live: u64) -> u64 {
-        live + live * 3 / 10 + SLACK
+        live + live / 2 + SLACK
     }
 
     /// The segments to merge next, those with the largest share of dead bytes first; `None` while
