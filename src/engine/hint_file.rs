@@ -59,4 +59,3 @@ pub(super) fn write_all(core: &Core, segments: &[Arc<Segment>]) -> Result<()> {
     }
     Ok(())
 }
-

@@ -183,7 +183,8 @@ impl KvStore {
 
     pub(super) fn open_with(options: Options) -> Result<KvStore> {
         let began = Instant::now();
-        let doing = || KvsError::io(format!("create {}", options.dir.display()));
+        let doing =
+            || KvsError::io(format!("cannot use the directory {} (--dir)", options.dir.display()));
         options.fs.create_dir(&options.dir).map_err(doing())?;
         let lock_file = lock_dir(&options)?;
         name_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
