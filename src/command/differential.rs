@@ -73,19 +73,29 @@ struct Pair {
     ours: Session,
     redis: Redis,
     differences: Vec<String>,
+    /// The request before this one.
+    before: String,
 }
 
 impl Pair {
     fn start() -> Pair {
-        Pair { ours: Session::default(), redis: Redis::start(), differences: Vec::new() }
+        Pair {
+            ours: Session::default(),
+            redis: Redis::start(),
+            differences: Vec::new(),
+            before: String::new(),
+        }
     }
 
     fn run(&mut self, line: &str) {
         let (ours, redis) = (self.ours.reply_to(line), self.redis.reply_to(line));
         if String::from_utf8_lossy(&ours) != String::from_utf8_lossy(&redis) {
             let (ours, redis) = (ours.escape_ascii(), redis.escape_ascii());
-            self.differences.push(format!("{line}\n    ours:  {ours}\n    redis: {redis}"));
+            let before = &self.before;
+            self.differences
+                .push(format!("{line} (after {before})\n    ours:  {ours}\n    redis: {redis}"));
         }
+        line.clone_into(&mut self.before);
     }
 
     fn finish(self) {
@@ -142,7 +152,7 @@ pexpireat K A E|expireat K A|ttl K|persist K|setbit K O B|getbit K O|bitcount K|
 bitcount K I I U|bitpos K B|bitpos K B I|bitpos K B I I|bitpos K B I I U|bitop P K K|\
 bitop P K K K|bitop P K K K K|bitfield K G|bitfield K G G|bitfield K W|bitfield K W W|\
 bitfield K Y W W|bitfield K Y W G Y W|bitfield_ro K G|bitfield_ro K G G|bitfield_ro K W|\
-dbsize|set K F|set K J|set K M|append K M";
+set K F|set K J|set K M|append K M";
 
 fn word(kind: char, chance: &mut Chance) -> String {
     match kind {
@@ -230,6 +240,29 @@ fn random_requests_are_answered_as_redis_answers_them() {
         let request = request(shapes[chance.below(shapes.len())], &mut chance);
         if !request.is_empty() {
             pair.run(&request);
+            pair.run("mget a b c d");
+        }
+    }
+    pair.finish();
+}
+
+/// A word of up to `len` of these bytes, quoted so that any byte may be among them.
+fn quoted(alphabet: &[u8], len: usize, chance: &mut Chance) -> String {
+    let len = chance.below(len + 1);
+    let bytes = (0..len).map(|_| alphabet[chance.below(alphabet.len())]);
+    format!("\"{}\"", bytes.map(|byte| format!("\\x{byte:02x}")).collect::<String>())
+}
+
+#[test]
+#[ignore = "needs redis-server"]
+fn random_patterns_match_what_they_match_in_redis() {
+    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let mut pair = Pair::start();
+    for _ in 0..15_000 {
+        let name = quoted(b"abc-]^\\\xff", 5, &mut chance);
+        let pattern = quoted(b"abc**??[[]]^-\\\xff", 8, &mut chance);
+        for line in ["flushall".into(), format!("set {name} 1"), format!("keys {pattern}")] {
+            pair.run(&line);
         }
     }
     pair.finish();
