@@ -5,6 +5,7 @@
 //! - a merge is one manifest edit {add, remove}; before it, a crash leaves the old segments, after it
 //!   the new ones, and the other files are deleted at the next open.
 //! - a copied key is moved in the index by compare-exchange: what a user changed meanwhile wins.
+//!   The move comes after the edit: the index never leads to a segment that is not listed.
 //! - a tombstone goes only when no segment outside the merge holds an older record of its key, which
 //!   would come back without it; the hints tell.
 //! - a segment with damage is never merged away.
@@ -40,6 +41,11 @@ const TICK: Duration = Duration::from_millis(100);
 const RESIDENCY: Duration = Duration::from_secs(1);
 /// Bytes read or written between two looks at the clock.
 const STEP: usize = 256 * 1024;
+/// How long it rests after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// One merge copies no more than so many bytes, unless a single segment has more: positions reach
+/// to 32 GiB, and a hint has 32-bit tables.
+const MAX_MERGE: u64 = 4 * 1024 * 1024 * 1024;
 /// Dead bytes that are never worth a merge.
 const SLACK: u64 = 1024 * 1024;
 
@@ -51,6 +57,9 @@ pub struct Compactor {
     rate: u64,
     /// A chore that came while a merge was waiting for its budget.
     held: Vec<Chore>,
+    /// The bytes of all segments and of live records after a merge that won next to nothing.
+    fruitless: Option<(u64, u64)>,
+    failed: Option<Instant>,
     closing: bool,
 }
 
@@ -90,7 +99,16 @@ impl Compactor {
         unhinted: Vec<Arc<Segment>>,
         rate: u64,
     ) -> Compactor {
-        Compactor { core, chores, unhinted, rate, held: Vec::new(), closing: false }
+        Compactor {
+            core,
+            chores,
+            unhinted,
+            rate,
+            held: Vec::new(),
+            fruitless: None,
+            failed: None,
+            closing: false,
+        }
     }
 
     /// The thread's body: runs until the other side of the chores is gone. The segments that still
@@ -105,17 +123,24 @@ impl Compactor {
             self.wait();
             for chore in std::mem::take(&mut self.held) {
                 if let Chore::CompactAll(done) = chore {
-                    let _ = done.send(self.compact_all());
+                    let outcome = self.compact_all();
+                    self.poison_if_final(&outcome);
+                    let _ = done.send(outcome);
                 }
             }
             if let Err(Interrupted::Failed(error)) = self.work() {
                 log::error!("compaction: {error}");
-                if matches!(error, KvsError::Poisoned { .. }) {
-                    self.core.poison(&error);
-                }
+                self.failed = Some(Instant::now());
+                self.poison_if_final(&Err(error));
             }
         }
         self.unhinted
+    }
+
+    fn poison_if_final(&self, outcome: &Result<()>) {
+        if let Err(error @ KvsError::Poisoned { .. }) = outcome {
+            self.core.poison(error);
+        }
     }
 
     fn wait(&mut self) {
@@ -124,6 +149,8 @@ impl Compactor {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => self.closing = true,
         }
+        // Frees what was replaced or removed, also while nobody else brings the epoch forward.
+        crossbeam_epoch::pin().flush();
     }
 
     fn note(&mut self, chore: Chore) {
@@ -140,7 +167,8 @@ impl Compactor {
     }
 
     fn work(&mut self) -> Result<(), Interrupted> {
-        if self.core.check_poison().is_err() {
+        let rests = self.failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE);
+        if self.core.check_poison().is_err() || rests {
             return Ok(());
         }
         while let Some(victims) = self.pick() {
@@ -183,7 +211,7 @@ impl Compactor {
     /// the directory is within its bound.
     fn pick(&self) -> Option<Vec<Arc<Segment>>> {
         let (total, live) = self.core.space();
-        if total <= Self::bound(live) {
+        if total <= Self::bound(live) || self.is_fruitless(total, live) {
             return None;
         }
         let mut segments = self.closed_segments();
@@ -197,8 +225,10 @@ impl Compactor {
         let limit = (live / 8).max(self.core.segment_target());
         let mut copied = 0;
         segments.retain(|segment| {
-            let take = segment.live() < segment.len() && copied < limit;
-            copied += if take { segment.live() } else { 0 };
+            let copies = segment.live() + segment.tombstones();
+            let fits = copied == 0 || (copied < limit && copied + copies <= MAX_MERGE);
+            let take = segment.live() < segment.len() && fits;
+            copied += if take { copies } else { 0 };
             take
         });
         let (dead, size) = segments.iter().fold((0, 0), |(dead, size), segment| {
@@ -208,11 +238,29 @@ impl Compactor {
         (dead * 10 >= size && dead > 0).then_some(segments)
     }
 
+    /// Whether a merge would win next to nothing, as the last one did, because too little has
+    /// changed since: what takes the space are tombstones that are still needed.
+    fn is_fruitless(&self, total: u64, live: u64) -> bool {
+        let step = self.core.segment_target();
+        self.fruitless.is_some_and(|(total_then, live_then)| {
+            total < total_then + step && live + step > live_then
+        })
+    }
+
     fn compact_all(&mut self) -> Result<()> {
+        self.core.check_poison()?;
         let mut segments = self.closed_segments();
         segments.retain(|segment| segment.live() < segment.len() - HEADER as u64);
         segments.sort_by_key(|segment| segment.min_seq());
-        for victims in segments.chunks(4) {
+        let mut rest = &segments[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fitting = rest.iter().take(4).take_while(|segment| {
+                bytes += segment.len();
+                bytes <= MAX_MERGE
+            });
+            let (victims, others) = rest.split_at(fitting.count().max(1));
+            rest = others;
             match self.merge(victims) {
                 Ok(()) => {}
                 Err(Interrupted::Failed(error)) => return Err(error),
@@ -322,39 +370,49 @@ impl Compactor {
 
     /// Puts `output` in place of `victims`: in the index, in the manifest, on the disk.
     fn install(
-        &self,
+        &mut self,
         victims: &[Arc<Segment>],
         output: Segment,
         moves: &[Move],
     ) -> Result<(), Interrupted> {
-        let (number, empty) = (output.number(), output.is_empty());
-        let path = output.path().to_owned();
-        let mut added = Vec::new();
-        if !empty {
-            output.seal();
-            let output = self.core.segments.add(output)?;
-            added.push(number);
-            for moved in moves {
-                let to =
-                    Position::new(output.slot(), moved.offset, moved.size, moved.from.expires());
-                let keydir = Arc::clone(self.core.keydir(moved.database, &crossbeam_epoch::pin()));
-                // Counted first: whoever overwrites the key right after the move counts it out.
-                output.add_live(to.size() as i64);
-                if !keydir.relocate(moved.hash, moved.from, to) {
-                    output.add_live(-(to.size() as i64));
-                }
-            }
-        }
+        output.seal();
+        let output = self.core.segments.add(output)?;
+        let added: Vec<u64> = (!output.is_empty()).then(|| output.number()).into_iter().collect();
         let removed: Vec<u64> = victims.iter().map(|victim| victim.number()).collect();
-        lock(&self.core.manifest).edit(&added, &removed)?;
+        // First the manifest: an index that led to a segment which is not listed would lose keys
+        // with the next open.
+        let edited = lock(&self.core.manifest).edit(&added, &removed);
+        if edited.is_err() || output.is_empty() {
+            self.core.segments.remove(&[Arc::clone(&output)]);
+            // After a failed sync nobody knows which of them are listed: they all stay.
+            if !matches!(edited, Err(KvsError::Poisoned { .. })) {
+                self.core.remove_files(&[Arc::clone(&output)]);
+            }
+            edited?;
+        }
+        // In steps: a clear waits for one.
+        for step in moves.chunks(256) {
+            let _no_clear = lock(&self.core.moving);
+            step.iter().for_each(|moved| self.relocate(&output, moved));
+        }
+        let read: u64 = victims.iter().map(|victim| victim.len()).sum();
+        let won = read.saturating_sub(output.len());
         self.core.segments.remove(victims);
         self.core.remove_files(victims);
-        if empty {
-            let _ = self.core.fs.remove(&path);
-            let _ = self.core.fs.remove(&filename::hint(&self.core.dir, number));
-        }
+        self.fruitless = (won * 10 < read).then(|| self.core.space());
+        self.unhinted.retain(|segment| !victims.iter().any(|victim| Arc::ptr_eq(victim, segment)));
         self.core.stats.compactions.add(1);
         Ok(())
+    }
+
+    fn relocate(&self, output: &Segment, moved: &Move) {
+        let to = Position::new(output.slot(), moved.offset, moved.size, moved.from.expires());
+        let guard = crossbeam_epoch::pin();
+        // Counted first: whoever overwrites the key right after the move counts it out.
+        output.add_live(to.size() as i64);
+        if !self.core.keydir(moved.database, &guard).relocate(moved.hash, moved.from, to) {
+            output.add_live(-(to.size() as i64));
+        }
     }
 
     /// Waits as long as `bytes` may take at the given rate; not at all when space is short.
