@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod command;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod protocol;

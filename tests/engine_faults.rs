@@ -1,5 +1,7 @@
 //! Bugs of the engine that were found once, each with its story, and what it does when files fail.
 
+#![allow(clippy::unwrap_used)]
+
 mod engine_support;
 
 use std::io::ErrorKind;

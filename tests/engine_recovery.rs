@@ -1,5 +1,7 @@
 //! Opening what a crash, a power cut or a failing disk left behind.
 
+#![allow(clippy::unwrap_used)]
+
 mod engine_support;
 
 use std::path::{Path, PathBuf};

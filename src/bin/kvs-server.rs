@@ -1,1 +1,121 @@
-fn main() {}
+//! The server process: flags, logging, signals; the rest is `kvs::server`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use kvs::config::{Config, Settings};
+use kvs::server::{Server, StopReason};
+use kvs::{KvsError, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// A durable, ordered key-value server for Redis clients, netcat and kvs-client.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  kvs-server --dir /var/lib/kvs                 every acknowledged write survives a power cut
+  kvs-server --fsync everysec --dir /tmp/cache  faster, and a power cut takes a second back
+  printf 'set color blue\\r\\nget color\\r\\nquit\\r\\n' | nc 127.0.0.1 4000
+  redis-cli -p 4000
+
+Sizes take k, m and g. A configuration file has a flag's name and its value on each line, as in
+`fsync everysec`; # begins a comment."
+)]
+struct Flags {
+    /// Where to listen [default: 127.0.0.1:4000]
+    #[arg(long, value_name = "IP:PORT")]
+    addr: Option<String>,
+    /// kvs, or memory: keys in memory only [default: kvs]
+    #[arg(long, value_name = "NAME")]
+    engine: Option<String>,
+    /// The directory of the store [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// When an acknowledged write is on disk: always, everysec or no [default: always]
+    #[arg(long, value_name = "POLICY")]
+    fsync: Option<String>,
+    /// The size at which a segment is closed [default: 64m]
+    #[arg(long, value_name = "N")]
+    segment_bytes: Option<String>,
+    /// Event loops [default: half the cores]
+    #[arg(long, value_name = "N")]
+    loops: Option<String>,
+    /// Threads that read what is not in memory [default: twice the cores]
+    #[arg(long, value_name = "N")]
+    readers: Option<String>,
+    /// Connections open at once [default: 10000]
+    #[arg(long, value_name = "N")]
+    max_clients: Option<String>,
+    /// Bytes of replies that may wait for a client before it is cut off [default: 1g]
+    #[arg(long, value_name = "N")]
+    output_limit: Option<String>,
+    /// ordered, or unordered: less memory per key, no RANGE [default: ordered]
+    #[arg(long, value_name = "KIND")]
+    index: Option<String>,
+    /// off, error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "L")]
+    log_level: Option<String>,
+    /// A file of settings; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Flags {
+    fn check(self) -> Result<Config> {
+        let file = self.config.as_deref().map(Settings::from_file).transpose()?;
+        let flags = Settings {
+            addr: self.addr,
+            engine: self.engine,
+            dir: self.dir,
+            fsync: self.fsync,
+            segment_bytes: self.segment_bytes,
+            loops: self.loops,
+            readers: self.readers,
+            max_clients: self.max_clients,
+            output_limit: self.output_limit,
+            index: self.index,
+            log_level: self.log_level,
+        };
+        flags.over(file.unwrap_or_default()).check()
+    }
+}
+
+fn serve(config: Config) -> Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(KvsError::io("catch signals"))?;
+    let (engine, dir) = (config.engine.name(), config.dir.clone());
+    let fsync = config.fsync.name();
+    let server = Server::start(config)?;
+    log::info!(
+        "kvs-server {}, engine {engine}, listening on {}, directory {}, fsync {fsync}",
+        env!("CARGO_PKG_VERSION"),
+        server.local_addr(),
+        dir.display(),
+    );
+    let stopper = server.stopper();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let _ = stopper.try_send(StopReason::Signal(signal));
+        }
+    });
+    server.run()
+}
+
+fn main() -> ExitCode {
+    let config = match Flags::parse().check() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("kvs-server: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    env_logger::Builder::new().filter_level(config.log_level).format_target(false).init();
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kvs-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

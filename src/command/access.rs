@@ -2,6 +2,7 @@
 //! native engine's views and transactions and over blocking engines, so a command is written once.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::{Bound, ControlFlow};
 
 use crate::error::KvsError;
@@ -28,6 +29,24 @@ impl From<KvsError> for Abort {
 impl From<&'static str> for Abort {
     fn from(message: &'static str) -> Self {
         Abort::Refused(Cow::Borrowed(message))
+    }
+}
+
+impl Abort {
+    /// The error line that answers the request.
+    pub fn error_line(&self) -> Cow<'_, str> {
+        match self {
+            Abort::Refused(line) => Cow::Borrowed(line),
+            Abort::NotResident => Cow::Borrowed("ERR the value is not in memory"),
+            Abort::Failed(KvsError::Server(line)) => Cow::Borrowed(line),
+            Abort::Failed(KvsError::TooLarge { what: "value", .. }) => {
+                Cow::Borrowed(super::errors::TOO_LONG)
+            }
+            Abort::Failed(error @ KvsError::Poisoned { .. }) => {
+                Cow::Owned(format!("MISCONF {error}"))
+            }
+            Abort::Failed(error) => Cow::Owned(format!("ERR {error}")),
+        }
     }
 }
 
@@ -59,6 +78,11 @@ pub trait Reads {
     /// The number of keys.
     fn len(&self) -> Result<u64, Abort>;
 
+    /// Whether there is no key.
+    fn is_empty(&self) -> Result<bool, Abort> {
+        Ok(self.len()? == 0)
+    }
+
     /// Visits the keys of `range` in order, as of one moment, until told to break.
     fn keys(
         &self,
@@ -67,11 +91,32 @@ pub trait Reads {
     ) -> Result<(), Abort>;
 
     /// Visits the keys and values of `range` in order, as of one moment, until told to break.
+    #[allow(clippy::type_complexity)]
     fn entries(
         &self,
         range: KeyRange<'_>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort>;
+
+    /// A key picked at random, `None` where there is none. This walks to it; an engine that can
+    /// jump should.
+    fn random_key(&self) -> Result<Option<Vec<u8>>, Abort> {
+        let random = RandomState::new().build_hasher().finish();
+        let Some(mut skip) = random.checked_rem(self.len()?) else { return Ok(None) };
+        let mut picked = None;
+        self.keys((Bound::Unbounded, Bound::Unbounded), &mut |key| {
+            // The number of keys may count expired ones, and the walk end early: then it is the first.
+            if skip == 0 || picked.is_none() {
+                picked = Some(key.to_vec());
+            }
+            if skip == 0 {
+                return ControlFlow::Break(());
+            }
+            skip -= 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(picked)
+    }
 
     /// One step of an iteration in an order of the engine's own: visits about `count` keys from
     /// `cursor` (0 starts) and returns the next cursor (0: done). A key that is there throughout
@@ -90,6 +135,13 @@ pub trait Writes: Reads {
 
     /// Removes every key.
     fn clear(&mut self) -> Result<(), Abort>;
+
+    /// Gives `key` another expiry and keeps its value; nothing if the key is not there.
+    fn set_expiry(&mut self, key: &[u8], expires_at: Option<u64>) -> Result<(), Abort> {
+        let Some(entry) = self.get(key)? else { return Ok(()) };
+        let value = entry.value.into_owned();
+        self.put(key, &value, expires_at)
+    }
 }
 
 /// The connection that a local command runs for, and the server around it.
@@ -100,6 +152,28 @@ pub trait Client {
     fn version(&self) -> Version;
     /// Switches it, from this command's own reply on.
     fn set_version(&mut self, version: Version);
+    /// Its name, empty unless it was given one.
+    fn name(&self) -> &[u8] {
+        b""
+    }
+    /// Names it. A server without names forgets it.
+    fn set_name(&mut self, _name: &[u8]) {}
+    /// Makes it work on this database from its next command on; whether there is such a one.
+    fn select(&mut self, database: usize) -> bool {
+        database == 0
+    }
+    /// Its line in CLIENT LIST, without the line end.
+    fn describe(&self) -> String {
+        let name = String::from_utf8_lossy(self.name());
+        let resp = if self.version() == Version::Resp3 { 3 } else { 2 };
+        format!("id={} name={name} db=0 resp={resp}", self.id())
+    }
+    /// The lines of CLIENT LIST, each with its line end: every connection that is known.
+    fn list(&self) -> String {
+        self.describe() + "\n"
+    }
+    /// Sets the counters that INFO shows back to zero, as far as they can be.
+    fn reset_stats(&mut self) {}
     /// Closes it once the replies so far have left.
     fn close(&mut self);
     /// The text of INFO for these sections (lower case; empty: the default ones).

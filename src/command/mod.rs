@@ -1,19 +1,62 @@
 //! Commands: one table, one function each; knows neither sockets nor files.
+//!
+//! ```text
+//! Args -> prepare (name, subcommand, arity) -> Command { keys, flags, run }
+//!      -> run on Client | Reads | Writes    -> Reply, or Abort and its error line
+//! ```
+//!
+//! A family of commands is a file: each command is a row in the family's `COMMANDS` and a function
+//! that parses its words, does the work and writes the reply. What always holds:
+//!
+//! - A function is only called with words that [`prepare`] has let pass, so the arity holds.
+//! - It writes one whole reply (SHUTDOWN alone writes none), or returns an [`Abort`]; then the
+//!   caller rewinds the reply to where it began and writes [`Abort::error_line`].
+//! - What a `Read` or a `Scan` does can be done again: it changes nothing but the reply.
+//! - A `Write` finds out whether its request is at fault before it changes anything.
 
 mod access;
+mod bitfield;
+mod bits;
+mod client;
+mod clock;
+mod connection;
+mod counter;
+mod errors;
+mod expire;
+mod extended;
+mod gather;
+mod glob;
+mod help;
+mod introspection;
+mod keys;
+mod lcs;
+mod numbers;
+mod options;
+mod ordered;
+mod server;
+mod string;
+mod table;
+
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod testing;
 
 pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Writes};
+pub use clock::now_ms;
+pub use glob::{matches, matches_nocase};
+pub use table::{Command, Flags, Group, commands, is_cross_protocol, keys_of, lookup, prepare};
 
 use crate::protocol::{Args, Reply};
 
 /// How a command runs, and by that where: on the event loop, as a read, or on the writer.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub enum Run {
     /// Touches no key: answered on the event loop.
     Local(fn(&mut dyn Client, Args<'_>, &mut Reply<'_>) -> Outcome),
     /// Reads a few named keys: tried on the loop, finished by a read worker when not in memory.
     Read(fn(&dyn Reads, Args<'_>, &mut Reply<'_>) -> Outcome),
-    /// Walks many keys: always on a read worker, and the connection waits for it.
+    /// Walks many keys, or takes long: always on a read worker, and the connection waits for it.
     Scan(fn(&dyn Reads, Args<'_>, &mut Reply<'_>) -> Outcome),
     /// Changes keys, or decides by what they hold whether to: on the writer, in order.
     Write(fn(&mut dyn Writes, Args<'_>, &mut Reply<'_>) -> Outcome),
@@ -28,4 +71,9 @@ pub struct Keys {
     pub last: i8,
     /// From one key to the next.
     pub step: i8,
+}
+
+impl Keys {
+    /// No word is a key.
+    pub const NONE: Keys = Keys { first: 0, last: 0, step: 0 };
 }

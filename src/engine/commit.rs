@@ -10,6 +10,7 @@
 //! failed; the writer's lock is not held while jobs are finished.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::Thread;
 
@@ -34,21 +35,21 @@ pub trait WriteJob: Send {
     fn finish(self: Box<Self>, outcome: Result<()>);
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: Vec<Box<dyn WriteJob>>,
-    has_leader: bool,
-}
-
 /// See the module.
 pub struct Committer {
     writer: Mutex<Writer>,
-    queue: Mutex<Queue>,
+    queue: Mutex<Vec<Box<dyn WriteJob>>>,
+    /// Whether someone is on the way to commit for the queue. Changed under the queue's lock.
+    has_leader: AtomicBool,
 }
 
 impl Committer {
     pub(super) fn new(writer: Writer) -> Committer {
-        Committer { writer: Mutex::new(writer), queue: Mutex::default() }
+        Committer {
+            writer: Mutex::new(writer),
+            queue: Mutex::default(),
+            has_leader: AtomicBool::new(false),
+        }
     }
 
     /// The write worker's body: runs until all submitters are gone.
@@ -74,19 +75,22 @@ impl Committer {
         R: Send + 'static,
         F: FnOnce(&mut Txn<'_>) -> Result<R> + Send + 'static,
     {
-        // Nobody queues and the writer is free: no queue, no boxes.
-        match self.writer.try_lock() {
-            Ok(mut writer) => return run_alone(&mut writer, command),
-            Err(TryLockError::Poisoned(writer)) => {
-                return run_alone(&mut writer.into_inner(), command);
+        // Nobody queues and the writer is free: no queue, no boxes. Who would overtake a leader on
+        // its way would commit alone what the leader could take along.
+        if !self.has_leader.load(Ordering::Acquire) {
+            match self.writer.try_lock() {
+                Ok(mut writer) => return run_alone(&mut writer, command),
+                Err(TryLockError::Poisoned(writer)) => {
+                    return run_alone(&mut writer.into_inner(), command);
+                }
+                Err(TryLockError::WouldBlock) => {}
             }
-            Err(TryLockError::WouldBlock) => {}
         }
         let ticket = Arc::new(Ticket { slot: Mutex::new(None), owner: std::thread::current() });
         let job = Embedded { command: Some(command), outcome: None, ticket: Arc::clone(&ticket) };
         let mut queue = lock(&self.queue);
-        queue.jobs.push(Box::new(job));
-        let leads = !std::mem::replace(&mut queue.has_leader, true);
+        queue.push(Box::new(job));
+        let leads = !self.has_leader.swap(true, Ordering::AcqRel);
         drop(queue);
         if leads {
             self.lead();
@@ -103,8 +107,8 @@ impl Committer {
     fn lead(&self) {
         let mut writer = lock(&self.writer);
         let mut queue = lock(&self.queue);
-        let waiting = std::mem::take(&mut queue.jobs);
-        queue.has_leader = false;
+        let waiting = std::mem::take(&mut *queue);
+        self.has_leader.store(false, Ordering::Release);
         drop(queue);
         let mut jobs = Vec::with_capacity(waiting.len());
         for job in waiting {

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::copier::{Copier, Move, Reader, STEP};
 use super::core::{Core, lock};
 use super::filename;
 use super::hint::{self, Hint};
-use super::keydir::KeyHash;
 use super::position::Position;
-use super::record::{self, Record};
+use super::record;
 use super::recovery;
 use super::scan;
 use super::segment::{HEADER, Origin, Segment};
@@ -39,8 +39,6 @@ pub enum Chore {
 const TICK: Duration = Duration::from_millis(100);
 /// How often it asks the kernel which pages are in memory.
 const RESIDENCY: Duration = Duration::from_secs(1);
-/// Bytes read or written between two looks at the clock.
-const STEP: usize = 256 * 1024;
 /// How long it rests after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// One merge copies no more than so many bytes, unless a single segment has more: positions reach
@@ -81,15 +79,6 @@ impl From<Closing> for Interrupted {
     fn from(_: Closing) -> Self {
         Interrupted::Closing
     }
-}
-
-/// A record that was copied: whose key it is, where it was, where in the output it is.
-struct Move {
-    database: u8,
-    hash: KeyHash,
-    from: Position,
-    offset: u64,
-    size: usize,
 }
 
 impl Compactor {
@@ -202,9 +191,12 @@ impl Compactor {
         segments
     }
 
-    /// How far the directory may outgrow the live data before a merge: by three tenths.
+    /// How large all segments may get together before a merge. With the hints (about a tenth of
+    /// the data), the prepared segment (an eighth) and the output of a merge under way, the
+    /// directory stays below twice the live data. The more dead bytes are let be, the fewer live
+    /// ones a merge has to copy for each it wins.
     fn bound(live: u64) -> u64 {
-        live + live * 3 / 10 + SLACK
+        live + live / 2 + SLACK
     }
 
     /// The segments to merge next, those with the largest share of dead bytes first; `None` while
@@ -293,25 +285,21 @@ impl Compactor {
         victims: &[Arc<Segment>],
         output: Segment,
     ) -> Result<Option<(Segment, Vec<Move>)>, Interrupted> {
-        let mut copier = Copier {
-            output,
-            buffer: Vec::with_capacity(STEP * 2),
-            tail: HEADER as u64,
-            moves: Vec::new(),
-            tombstones: Vec::new(),
-        };
+        let mut copier = Copier::new(output);
         for victim in victims {
             let core = Arc::clone(&self.core);
             let mut sound = true;
             let mut reader = Reader::new(victim);
             while reader.fill()? {
-                sound &= reader.records(|offset, record, bytes| {
-                    copier.record(&core, victim, offset, record, bytes);
+                sound &= reader.records(|offset, record, place| {
+                    copier.note(&core, victim, offset, record, place);
                 });
                 if !sound {
                     break;
                 }
+                copier.take_noted(&core, &reader.bytes);
                 copier.flush()?;
+                reader.advance();
                 self.core.stats.compaction_read.add(STEP as u64);
                 self.pace(STEP)?;
             }
@@ -465,108 +453,4 @@ pub(super) fn write_hints(core: &Core, segments: &[Arc<Segment>]) -> Result<()> 
         }
     }
     Ok(())
-}
-
-/// Collects the output of a merge.
-struct Copier {
-    output: Segment,
-    buffer: Vec<u8>,
-    /// Where `buffer` goes.
-    tail: u64,
-    moves: Vec<Move>,
-    tombstones: Vec<Vec<u8>>,
-}
-
-impl Copier {
-    fn record(
-        &mut self,
-        core: &Core,
-        victim: &Segment,
-        offset: u64,
-        record: &Record<'_>,
-        bytes: &[u8],
-    ) {
-        if record.is_tombstone() || record.is_clear() {
-            self.tombstones.push(bytes.to_vec());
-            return;
-        }
-        let expires = record.expires_at.is_some();
-        let from = Position::new(victim.slot(), offset, bytes.len(), expires);
-        let hash = core.hasher.hash(record.key);
-        let guard = crossbeam_epoch::pin();
-        if core.keydir(record.database, &guard).points_to(hash, from, &guard) {
-            let offset = self.tail + self.buffer.len() as u64;
-            let (database, size) = (record.database, bytes.len());
-            self.moves.push(Move { database, hash, from, offset, size });
-            self.buffer.extend_from_slice(bytes);
-        }
-    }
-
-    fn append_tombstone(&mut self, bytes: &[u8]) {
-        self.output.add_tombstone(super::position::rounded(bytes.len()) as u64);
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let doing = || KvsError::io(format!("write {}", self.output.path().display()));
-        self.output.file().write_all_at(&self.buffer, self.tail).map_err(doing())?;
-        self.tail += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-}
-
-/// Reads a segment through its file, in steps: through the map, each page would be a fault.
-struct Reader<'a> {
-    segment: &'a Segment,
-    bytes: Vec<u8>,
-    /// Where `bytes` lie in the segment.
-    base: u64,
-    /// How many more of them the last record needs.
-    wanted: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn new(segment: &'a Segment) -> Reader<'a> {
-        Reader { segment, bytes: Vec::new(), base: HEADER as u64, wanted: 0 }
-    }
-
-    /// Reads the next step; false at the end.
-    fn fill(&mut self) -> Result<bool> {
-        let at = self.base + self.bytes.len() as u64;
-        let step = (self.segment.len() - at).min(STEP.max(self.wanted) as u64) as usize;
-        if step == 0 && self.bytes.is_empty() {
-            return Ok(false);
-        }
-        let have = self.bytes.len();
-        self.bytes.resize(have + step, 0);
-        let doing = || KvsError::io(format!("read {}", self.segment.path().display()));
-        self.segment.file().read_exact_at(&mut self.bytes[have..], at).map_err(doing())?;
-        Ok(true)
-    }
-
-    /// Visits the whole records that were read: offset, record, bytes. False if there is damage.
-    fn records(&mut self, mut visit: impl FnMut(u64, &Record<'_>, &[u8])) -> bool {
-        let mut at = 0;
-        let last = self.base + self.bytes.len() as u64 == self.segment.len();
-        let sound = loop {
-            let left = self.bytes.len() - at;
-            if left == 0 || (left < record::HEADER && !last) {
-                break true;
-            }
-            match record::parse(&self.bytes[at..]) {
-                Ok(record) => {
-                    let size = record.size();
-                    visit(self.base + at as u64, &record, &self.bytes[at..at + size]);
-                    at += size;
-                }
-                Err(record::Fault::Short) if !last => break true,
-                Err(_) => break false,
-            }
-        };
-        self.bytes.drain(..at);
-        self.base += at as u64;
-        self.wanted = self.bytes.len();
-        sound
-    }
 }

@@ -13,10 +13,10 @@ use super::epoch_cell::EpochCell;
 use super::fs::Fs;
 use super::keydir::{KeyHasher, Keydir};
 use super::manifest::Manifest;
-use super::options::Fsync;
 use super::segment::Segment;
 use super::segments::Segments;
 use super::snapshot::Snapshots;
+use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 use crate::stats::EngineStats;
 

@@ -9,6 +9,7 @@
 mod batch;
 mod commit;
 mod compactor;
+mod copier;
 mod core;
 mod epoch_cell;
 pub mod filename;
@@ -17,6 +18,7 @@ mod group;
 pub mod hint;
 pub mod keydir;
 pub mod manifest;
+mod memory;
 mod mmap;
 mod options;
 pub mod position;
@@ -34,15 +36,17 @@ mod txn;
 mod view;
 mod writer;
 
+pub use crate::config::Fsync;
 use crate::error::Result;
 
 pub use batch::Batch;
 pub use commit::WriteJob;
 pub use core::DATABASES;
-pub use options::{Fsync, MAX_SEGMENT, MIN_SEGMENT, Options};
+pub use memory::MemoryEngine;
+pub use options::Options;
 pub use range::{Range, behind_prefix};
 pub use snapshot::Snapshot;
-pub use store::{ENGINE_NAME, KvStore, ReadJob, Reader, name_engine};
+pub use store::{KvStore, ReadJob, Reader, name_engine};
 pub use txn::Txn;
 pub use view::{Patience, ReadError, Value, View, now_ms};
 

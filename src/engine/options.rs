@@ -1,56 +1,16 @@
 //! How a store is opened.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fs::{Fs, OsFs};
 use super::position::MAX_OFFSET;
 use super::store::KvStore;
+use crate::config::{Fsync, MAX_SEGMENT, MIN_SEGMENT};
 use crate::error::{KvsError, Result};
 use crate::stats::EngineStats;
 
-/// When an acknowledged write is on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Fsync {
-    /// Before it is acknowledged or seen by anyone. A power cut takes nothing back.
-    #[default]
-    Always,
-    /// At most a second later.
-    EverySec,
-    /// When the operating system likes. A killed process loses nothing, a power cut may.
-    No,
-}
-
-impl Fsync {
-    /// The name on the command line and in CONFIG.
-    pub fn name(self) -> &'static str {
-        match self {
-            Fsync::Always => "always",
-            Fsync::EverySec => "everysec",
-            Fsync::No => "no",
-        }
-    }
-}
-
-impl FromStr for Fsync {
-    type Err = KvsError;
-
-    fn from_str(name: &str) -> Result<Fsync> {
-        [Fsync::Always, Fsync::EverySec, Fsync::No]
-            .into_iter()
-            .find(|policy| policy.name() == name)
-            .ok_or_else(|| {
-                KvsError::Invalid(format!("fsync is always, everysec or no, not '{name}'"))
-            })
-    }
-}
-
-/// The smallest segment size.
-pub const MIN_SEGMENT: u64 = 4 * 1024;
-/// The largest segment size.
-pub const MAX_SEGMENT: u64 = 16 * 1024 * 1024 * 1024;
 const _: () = assert!(MAX_SEGMENT + (1 << 30) <= MAX_OFFSET);
 
 /// How to open a store: `Options::new(dir).fsync(Fsync::EverySec).open()`.

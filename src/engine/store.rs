@@ -30,7 +30,7 @@ use super::filename;
 use super::fs::Fs;
 use super::keydir::HashCursor;
 use super::manifest::Manifest;
-use super::options::{Fsync, Options};
+use super::options::Options;
 use super::preparer::{self, Preparer, Ready};
 use super::range::Range;
 use super::record;
@@ -41,14 +41,12 @@ use super::syncer::{self, Unsynced};
 use super::txn::Txn;
 use super::view::{Patience, ReadError, View};
 use super::writer::{Helpers, Writer};
+use crate::config::{EngineKind, Fsync};
 use crate::error::{KvsError, Result};
 use crate::stats::EngineStats;
 
 /// Jobs that may wait for the writer, and for the readers: beyond, submitters are told to wait.
 const QUEUE: usize = 1024;
-
-/// The name that a directory's ENGINE file has for this engine.
-pub const ENGINE_NAME: &str = "kvs";
 
 /// Work for a read worker.
 pub trait ReadJob: Send {
@@ -187,7 +185,7 @@ impl KvStore {
         let doing = || KvsError::io(format!("create {}", options.dir.display()));
         options.fs.create_dir(&options.dir).map_err(doing())?;
         let lock_file = lock_dir(&options)?;
-        name_engine(&*options.fs, &options.dir, ENGINE_NAME)?;
+        name_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
         let manifest = Manifest::open(&options.fs, &options.dir)?;
         let core = Arc::new(Core::new(&options, manifest));
         let recovered = recovery::recover(&core)?;
@@ -439,8 +437,8 @@ fn lock_dir(options: &Options) -> Result<std::fs::File> {
 }
 
 /// Notes which engine made the directory; refuses it if it was another one.
-pub fn name_engine(fs: &dyn Fs, dir: &Path, engine: &str) -> Result<()> {
-    let path = dir.join(filename::ENGINE);
+pub fn name_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
+    let (path, engine) = (dir.join(filename::ENGINE), engine.name());
     let doing = || KvsError::io(format!("write {}", path.display()));
     match fs.read(&path) {
         // A crash between creating the file and writing it leaves it empty.

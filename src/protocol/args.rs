@@ -24,6 +24,11 @@ impl<'a> Args<'a> {
         Args { bytes, spans }
     }
 
+    /// The bytes and spans it was made of: to take a copy along.
+    pub fn parts(&self) -> (&'a [u8], &'a [Span]) {
+        (self.bytes, self.spans)
+    }
+
     /// The number of words, the command's name included.
     pub fn len(&self) -> usize {
         self.spans.len()
@@ -40,8 +45,13 @@ impl<'a> Args<'a> {
         Some(&self.bytes[span.start as usize..][..span.len as usize])
     }
 
+    /// The words from word `first` on.
+    pub fn from(&self, first: usize) -> Args<'a> {
+        Args { bytes: self.bytes, spans: self.spans.get(first..).unwrap_or_default() }
+    }
+
     /// The words in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let bytes = self.bytes;
         self.spans.iter().map(move |span| &bytes[span.start as usize..][..span.len as usize])
     }

@@ -1,6 +1,6 @@
 //! What the tests of the engine share: a seeded generator, file helpers, a file system that fails
 //! on command.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 pub mod faulty;
 

@@ -16,6 +16,7 @@
 //! or a merge beside it costs it no key and shows it none twice.
 
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_epoch::Guard;
 use crossbeam_skiplist::SkipMap;
@@ -88,6 +89,9 @@ impl Block {
     }
 }
 
+/// A node of the skip list: key (16), cell (8), tower and counts, and what malloc adds.
+const NODE: usize = 80;
+
 fn too_large(keys: usize, bytes: usize) -> bool {
     keys > MAX_KEYS || (bytes > MAX_BYTES && keys > 1)
 }
@@ -97,13 +101,15 @@ type Entry<'a> = crossbeam_skiplist::map::Entry<'a, Box<[u8]>, EpochCell<Block>>
 /// See the module.
 pub struct Order {
     blocks: SkipMap<Box<[u8]>, EpochCell<Block>>,
+    /// What the blocks and their nodes take, in bytes.
+    memory: AtomicUsize,
 }
 
 impl Default for Order {
     fn default() -> Self {
         let blocks = SkipMap::new();
         blocks.insert(Box::default(), EpochCell::new(Block::default()));
-        Order { blocks }
+        Order { blocks, memory: AtomicUsize::new(NODE + size_of::<Block>()) }
     }
 }
 
@@ -149,11 +155,19 @@ impl Order {
             && let Some(part) = parts.pop()
         {
             let lower: &[u8] = part.first().copied().unwrap_or_default();
-            self.blocks.insert(lower.into(), EpochCell::new(Block::new(part, upper)));
+            let new = Block::new(part, upper);
+            self.memory.fetch_add(NODE + lower.len() + new.memory(), Ordering::Relaxed);
+            self.blocks.insert(lower.into(), EpochCell::new(new));
             upper = Some(lower);
         }
         let left = parts.first().copied().unwrap_or_default();
-        entry.value().replace(Block::new(left, upper), guard);
+        self.replace(entry, block, Block::new(left, upper), guard);
+    }
+
+    fn replace(&self, entry: &Entry<'_>, old: &Block, new: Block, guard: &Guard) {
+        self.memory.fetch_add(new.memory(), Ordering::Relaxed);
+        self.memory.fetch_sub(old.memory(), Ordering::Relaxed);
+        entry.value().replace(new, guard);
     }
 
     /// Removes a key, if it is there.
@@ -166,7 +180,7 @@ impl Order {
         let mut keys: Vec<&[u8]> = block.keys().collect();
         keys.remove(at);
         if !self.merge(&entry, block, &keys, guard) {
-            entry.value().replace(Block::new(&keys, block.upper.as_deref()), guard);
+            self.replace(&entry, block, Block::new(&keys, block.upper.as_deref()), guard);
         }
     }
 
@@ -184,7 +198,8 @@ impl Order {
             return false;
         }
         let all: Vec<&[u8]> = left.keys().chain(keys.iter().copied()).collect();
-        left_entry.value().replace(Block::new(&all, block.upper.as_deref()), guard);
+        self.replace(&left_entry, left, Block::new(&all, block.upper.as_deref()), guard);
+        self.memory.fetch_sub(NODE + lower.len() + block.memory(), Ordering::Relaxed);
         entry.remove();
         true
     }
@@ -205,15 +220,9 @@ impl Order {
         ((at..block.len()).map(|i| block.key(i)), block.upper.as_deref())
     }
 
-    /// The bytes it takes, as far as it knows them.
+    /// The bytes it takes, what the allocator adds to blocks left out.
     pub fn memory(&self) -> usize {
-        let guard = crossbeam_epoch::pin();
-        // A node of the skip list: key (16), cell (8), tower and counts, and what malloc adds.
-        const NODE: usize = 80;
-        self.blocks
-            .iter()
-            .map(|entry| NODE + entry.key().len() + load_for(&entry, &guard).memory())
-            .sum()
+        self.memory.load(Ordering::Relaxed)
     }
 }
 

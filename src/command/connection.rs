@@ -1,0 +1,162 @@
+//! The connection itself: greeting, leaving, the protocol's version.
+
+use super::errors::{NO_SUCH_DATABASE, refused, wrong_arity};
+use super::numbers::{integer_or, small_integer};
+use super::{Abort, Client, Command, Flags, Group, Outcome, Run};
+use crate::protocol::{Args, Reply, Version};
+
+/// At any time, whatever state the server is in.
+const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);
+/// What gets a connection in and out.
+const DOOR: Flags = ALWAYS.and(Flags::NOSCRIPT).and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new(Group::Connection, "ping", -1, Run::Local(ping))
+        .flags(Flags::FAST)
+        .help("PING [message]", "Replies with PONG, or with the message"),
+    Command::new(Group::Connection, "echo", 2, Run::Local(echo))
+        .flags(ALWAYS)
+        .help("ECHO message", "Replies with the message"),
+    Command::new(Group::Connection, "quit", -1, Run::Local(quit))
+        .flags(DOOR)
+        .help("QUIT", "Closes the connection"),
+    Command::new(Group::Connection, "hello", -1, Run::Local(hello)).flags(DOOR).help(
+        "HELLO [protover [AUTH username password] [SETNAME name]]",
+        "Says who the server is, and switches to RESP version 2 or 3",
+    ),
+    Command::new(Group::Connection, "auth", -2, Run::Local(auth)).flags(DOOR).help(
+        "AUTH [username] password",
+        "Logs in; there is but the user default, without password",
+    ),
+    Command::new(Group::Connection, "select", 2, Run::Local(select))
+        .flags(ALWAYS)
+        .help("SELECT index", "Makes the connection work on another database"),
+    Command::new(Group::Connection, "reset", 1, Run::Local(reset))
+        .flags(DOOR)
+        .help("RESET", "Makes the connection as it was when it was new"),
+];
+
+fn ping(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    match (args.get(1), args.len()) {
+        (Some(message), 2) => reply.bulk(message),
+        (Some(_), _) => return Err(wrong_arity("ping")),
+        (None, _) => reply.simple("PONG"),
+    }
+    Ok(())
+}
+
+fn echo(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    reply.bulk(&args[1]);
+    Ok(())
+}
+
+fn quit(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    reply.ok();
+    client.close();
+    Ok(())
+}
+
+/// Every option is read before any takes effect, but for AUTH, as in Redis.
+fn hello(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let version = match args.get(1) {
+        Some(word) => parse_version(word)?,
+        None => client.version(),
+    };
+    let mut name = None;
+    let mut words = args.iter().skip(2);
+    while let Some(option) = words.next() {
+        if option.eq_ignore_ascii_case(b"auth") && words.len() >= 2 {
+            check_login(words.next().unwrap_or_default())?;
+            words.next();
+        } else if option.eq_ignore_ascii_case(b"setname") && words.len() >= 1 {
+            name = Some(check_name(words.next().unwrap_or_default())?);
+        } else {
+            let option = String::from_utf8_lossy(option);
+            return Err(refused(format!("ERR Syntax error in HELLO option '{option}'")));
+        }
+    }
+    if let Some(name) = name {
+        client.set_name(name);
+    }
+    client.set_version(version);
+    let mut greeting = Vec::new();
+    greet(client.id(), &mut Reply::new(&mut greeting, version));
+    reply.encoded(&greeting);
+    Ok(())
+}
+
+fn parse_version(word: &[u8]) -> Result<Version, Abort> {
+    match integer_or(word, "ERR Protocol version is not an integer or out of range")? {
+        2 => Ok(Version::Resp2),
+        3 => Ok(Version::Resp3),
+        _ => Err("NOPROTO unsupported protocol version".into()),
+    }
+}
+
+fn greet(id: u64, reply: &mut Reply<'_>) {
+    let number = if reply.version() == Version::Resp3 { 3 } else { 2 };
+    reply.map(7);
+    for (name, value) in
+        [("server", env!("CARGO_PKG_NAME")), ("version", env!("CARGO_PKG_VERSION"))]
+    {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"proto");
+    reply.integer(number);
+    reply.bulk(b"id");
+    reply.integer(id as i64);
+    for (name, value) in [("mode", "standalone"), ("role", "master")] {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"modules");
+    reply.array(0);
+}
+
+fn auth(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    match args.len() {
+        2 => {
+            return Err("ERR AUTH <password> called without any password configured for the \
+                        default user. Are you sure your configuration is correct?"
+                .into());
+        }
+        3 => check_login(&args[1])?,
+        _ => return Err(super::errors::SYNTAX.into()),
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// The one user has no password: any will do.
+fn check_login(user: &[u8]) -> Result<(), Abort> {
+    if user == b"default" {
+        return Ok(());
+    }
+    Err("WRONGPASS invalid username-password pair or user is disabled.".into())
+}
+
+/// A connection's name is shown in lists of words separated by spaces.
+pub(super) fn check_name(name: &[u8]) -> Result<&[u8], Abort> {
+    if name.iter().all(u8::is_ascii_graphic) {
+        return Ok(name);
+    }
+    Err("ERR Client names cannot contain spaces, newlines or special characters.".into())
+}
+
+fn select(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let database = usize::try_from(small_integer(&args[1])?).map_err(|_| NO_SUCH_DATABASE)?;
+    if !client.select(database) {
+        return Err(NO_SUCH_DATABASE.into());
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn reset(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    client.set_version(Version::Resp2);
+    client.set_name(b"");
+    client.select(0);
+    reply.simple("RESET");
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Keys, whatever their values: removing, naming, counting and listing them.
+
+use std::ops::{Bound, ControlFlow};
+
+use super::errors::{NO_SUCH_DATABASE, NO_SUCH_KEY, SYNTAX};
+use super::gather::Gathered;
+use super::glob::literal_prefix;
+use super::numbers::{cursor, integer, small_integer};
+use super::ordered::prefix_range;
+use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Writes, matches};
+use crate::protocol::{Args, Reply};
+
+const FAST: Flags = Flags::FAST;
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new(Group::Generic, "del", -2, Run::Write(del))
+        .keys(1, -1, 1)
+        .help("DEL key [key ...]", "Removes keys; replies with how many were there"),
+    Command::new(Group::Generic, "rm", -2, Run::Write(del))
+        .keys(1, -1, 1)
+        .help("RM key [key ...]", "The same as DEL"),
+    Command::new(Group::Generic, "unlink", -2, Run::Write(del))
+        .keys(1, -1, 1)
+        .flags(FAST)
+        .help("UNLINK key [key ...]", "The same as DEL"),
+    Command::new(Group::Generic, "exists", -2, Run::Read(exists))
+        .keys(1, -1, 1)
+        .flags(FAST)
+        .help("EXISTS key [key ...]", "How many of the keys are there"),
+    Command::new(Group::Generic, "touch", -2, Run::Read(exists))
+        .keys(1, -1, 1)
+        .flags(FAST)
+        .help("TOUCH key [key ...]", "The same as EXISTS: nothing depends on when a key was used"),
+    Command::new(Group::Generic, "type", 2, Run::Read(type_of))
+        .key()
+        .flags(FAST)
+        .help("TYPE key", "string, or none if the key is absent"),
+    Command::new(Group::Generic, "rename", 3, Run::Write(rename))
+        .keys(1, 2, 1)
+        .help("RENAME key newkey", "Gives a value, and its expiry, another key"),
+    Command::new(Group::Generic, "renamenx", 3, Run::Write(renamenx))
+        .keys(1, 2, 1)
+        .flags(FAST)
+        .help("RENAMENX key newkey", "The same, if the new key is not there"),
+    Command::new(Group::Generic, "copy", -3, Run::Write(copy))
+        .keys(1, 2, 1)
+        .flags(Flags::DENYOOM)
+        .help("COPY source destination [DB 0] [REPLACE]", "Copies a value and its expiry"),
+    Command::new(Group::Generic, "randomkey", 1, Run::Scan(randomkey))
+        .help("RANDOMKEY", "Some key, or nothing if there is none"),
+    Command::new(Group::Generic, "keys", 2, Run::Scan(keys))
+        .help("KEYS pattern", "All keys that match a pattern of * ? [abc], in their order"),
+    Command::new(Group::Generic, "scan", -2, Run::Scan(scan)).help(
+        "SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]",
+        "A few keys, and the cursor for the next ones; 0 starts, and ends",
+    ),
+];
+
+fn del(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let mut deleted = 0;
+    for key in args.iter().skip(1) {
+        deleted += i64::from(db.delete(key)?);
+    }
+    reply.integer(deleted);
+    Ok(())
+}
+
+fn exists(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let mut there = 0;
+    for key in args.iter().skip(1) {
+        there += i64::from(db.contains(key)?);
+    }
+    reply.integer(there);
+    Ok(())
+}
+
+fn type_of(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    reply.simple(if db.contains(&args[1])? { "string" } else { "none" });
+    Ok(())
+}
+
+/// Moves a value; whether it did. What is at the new key is replaced if `replace`.
+fn move_key(db: &mut dyn Writes, from: &[u8], to: &[u8], replace: bool) -> Result<bool, Abort> {
+    let entry = db.get(from)?.ok_or(NO_SUCH_KEY)?;
+    if from == to {
+        return Ok(false);
+    }
+    let (value, expires_at) = (entry.value.into_owned(), entry.expires_at);
+    if !replace && db.contains(to)? {
+        return Ok(false);
+    }
+    db.put(to, &value, expires_at)?;
+    db.delete(from)?;
+    Ok(true)
+}
+
+fn rename(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    move_key(db, &args[1], &args[2], true)?;
+    reply.ok();
+    Ok(())
+}
+
+fn renamenx(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let moved = move_key(db, &args[1], &args[2], false)?;
+    reply.integer(moved.into());
+    Ok(())
+}
+
+fn copy(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let mut replace = false;
+    let mut words = args.iter().skip(3);
+    while let Some(word) = words.next() {
+        if word.eq_ignore_ascii_case(b"replace") {
+            replace = true;
+        } else if word.eq_ignore_ascii_case(b"db") && words.len() > 0 {
+            if small_integer(words.next().unwrap_or_default())? != 0 {
+                return Err(NO_SUCH_DATABASE.into());
+            }
+        } else {
+            return Err(SYNTAX.into());
+        }
+    }
+    let (from, to) = (&args[1], &args[2]);
+    if from == to {
+        return Err("ERR source and destination objects are the same".into());
+    }
+    let copied = match db.get(from)? {
+        Some(entry) if replace || !db.contains(to)? => {
+            let (value, expires_at) = (entry.value.into_owned(), entry.expires_at);
+            db.put(to, &value, expires_at)?;
+            true
+        }
+        _ => false,
+    };
+    reply.integer(copied.into());
+    Ok(())
+}
+
+fn randomkey(db: &dyn Reads, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    match db.random_key()? {
+        Some(key) => reply.bulk(&key),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+/// Walks only those keys that begin as the pattern does.
+fn keys(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let pattern = &args[1];
+    let mut found = Gathered::new(reply);
+    let prefix = literal_prefix(pattern);
+    let (start, end) = prefix_range(prefix);
+    let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+    db.keys((start, end), &mut |key| {
+        if matches(pattern, key) {
+            found.bulk(key);
+        }
+        ControlFlow::Continue(())
+    })?;
+    found.finish(reply);
+    Ok(())
+}
+
+/// What SCAN is to visit.
+struct ScanOptions<'a> {
+    pattern: Option<&'a [u8]>,
+    count: usize,
+    /// Whether a key of the type that was asked for can be there at all.
+    of_type: bool,
+}
+
+impl<'a> ScanOptions<'a> {
+    const DEFAULT_COUNT: usize = 10;
+
+    fn parse(args: Args<'a>) -> Result<Self, Abort> {
+        let mut options = ScanOptions { pattern: None, count: Self::DEFAULT_COUNT, of_type: true };
+        let mut words = args.iter().skip(2);
+        while let Some(option) = words.next() {
+            let value = words.next().ok_or(SYNTAX)?;
+            if option.eq_ignore_ascii_case(b"count") {
+                let count = usize::try_from(integer(value)?).map_err(|_| SYNTAX)?;
+                options.count = Some(count).filter(|&count| count > 0).ok_or(SYNTAX)?;
+            } else if option.eq_ignore_ascii_case(b"match") {
+                options.pattern = Some(value);
+            } else if option.eq_ignore_ascii_case(b"type") {
+                options.of_type = value.eq_ignore_ascii_case(b"string");
+            } else {
+                return Err(SYNTAX.into());
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn scan(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let cursor = cursor(&args[1])?;
+    let options = ScanOptions::parse(args)?;
+    let mut found = Gathered::new(reply);
+    let next = db.scan(cursor, options.count, &mut |key| {
+        let chosen = options.pattern.is_none_or(|pattern| matches(pattern, key));
+        if chosen && options.of_type {
+            found.bulk(key);
+        }
+    })?;
+    reply.array(2);
+    reply.bulk(itoa::Buffer::new().format(next).as_bytes());
+    found.finish(reply);
+    Ok(())
+}

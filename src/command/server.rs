@@ -1,0 +1,155 @@
+//! The server as a whole: settings, figures, emptying and stopping it.
+
+use super::clock::since_epoch;
+use super::errors::{SYNTAX, refused, wrong_arity};
+use super::introspection::container_help;
+use super::{Client, Command, Flags, Group, Outcome, Reads, Run, Writes, matches_nocase};
+use crate::protocol::{Args, Reply};
+
+const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+const OPERATION: Flags = ALWAYS.and(Flags::ADMIN).and(Flags::NOSCRIPT);
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new(Group::Server, "info", -1, Run::Local(info))
+        .flags(ALWAYS)
+        .help("INFO [section ...]", "Figures about the server"),
+    Command::new(Group::Server, "config", -2, Run::Local(container_help))
+        .subcommands(SUBCOMMANDS)
+        .help("CONFIG subcommand", "The server's settings; see CONFIG HELP"),
+    Command::new(Group::Server, "dbsize", 1, Run::Read(dbsize))
+        .flags(Flags::FAST)
+        .help("DBSIZE", "The number of keys"),
+    Command::new(Group::Server, "time", 1, Run::Local(time))
+        .flags(ALWAYS.and(Flags::FAST))
+        .help("TIME", "The server's clock: seconds since 1970, and microseconds"),
+    Command::new(Group::Server, "flushall", -1, Run::Write(flush))
+        .help("FLUSHALL [ASYNC | SYNC]", "Removes every key"),
+    Command::new(Group::Server, "flushdb", -1, Run::Write(flush))
+        .help("FLUSHDB [ASYNC | SYNC]", "Removes every key of the database"),
+    Command::new(Group::Server, "shutdown", -1, Run::Local(shutdown))
+        .flags(OPERATION.and(Flags::NO_MULTI).and(Flags::ALLOW_BUSY))
+        .help(
+            "SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+            "Stops the server once what was written is safe, whatever is asked for",
+        ),
+];
+
+const SUBCOMMANDS: &[Command] = &[
+    Command::new(Group::Server, "config|get", -3, Run::Local(config_get))
+        .flags(OPERATION)
+        .help("CONFIG GET pattern [pattern ...]", "The settings whose names match"),
+    Command::new(Group::Server, "config|set", -4, Run::Local(config_set)).flags(OPERATION).help(
+        "CONFIG SET name value [name value ...]",
+        "Refused: settings are made when the server starts",
+    ),
+    Command::new(Group::Server, "config|resetstat", 2, Run::Local(config_resetstat))
+        .flags(OPERATION)
+        .help("CONFIG RESETSTAT", "Sets the counters of INFO back"),
+    Command::new(Group::Server, "config|rewrite", 2, Run::Local(config_rewrite))
+        .flags(OPERATION)
+        .help("CONFIG REWRITE", "Refused: the server leaves its configuration file alone"),
+    Command::new(Group::Server, "config|help", 2, Run::Local(container_help))
+        .flags(ALWAYS)
+        .help("CONFIG HELP", "Lists these subcommands"),
+];
+
+fn info(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let sections: Vec<String> =
+        args.iter().skip(1).map(|word| String::from_utf8_lossy(word).to_lowercase()).collect();
+    reply.verbatim(&client.info(&sections));
+    Ok(())
+}
+
+fn config_get(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let wanted =
+        |name: &str| args.iter().skip(2).any(|pattern| matches_nocase(pattern, name.as_bytes()));
+    let mut settings = client.settings();
+    settings.retain(|(name, _)| wanted(name));
+    reply.map(settings.len());
+    for (name, value) in settings {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    Ok(())
+}
+
+fn config_set(client: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outcome {
+    if !args.len().is_multiple_of(2) {
+        return Err(wrong_arity("config|set"));
+    }
+    let settings = client.settings();
+    let is_setting =
+        |word: &[u8]| settings.iter().any(|(name, _)| name.as_bytes().eq_ignore_ascii_case(word));
+    let unknown = args.iter().skip(2).step_by(2).find(|name| !is_setting(name));
+    if let Some(name) = unknown {
+        let name = String::from_utf8_lossy(name);
+        return Err(refused(format!(
+            "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+        )));
+    }
+    let name = String::from_utf8_lossy(&args[2]);
+    Err(refused(format!(
+        "ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
+    )))
+}
+
+fn config_resetstat(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    client.reset_stats();
+    reply.ok();
+    Ok(())
+}
+
+fn config_rewrite(_: &mut dyn Client, _: Args<'_>, _: &mut Reply<'_>) -> Outcome {
+    Err("ERR The server is running without a config file".into())
+}
+
+fn dbsize(db: &dyn Reads, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    reply.integer(db.len()? as i64);
+    Ok(())
+}
+
+fn time(_: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let now = since_epoch();
+    reply.array(2);
+    reply.bulk_integer(now.as_secs() as i64);
+    reply.bulk_integer(now.subsec_micros().into());
+    Ok(())
+}
+
+fn flush(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let known =
+        |word: &[u8]| word.eq_ignore_ascii_case(b"async") || word.eq_ignore_ascii_case(b"sync");
+    if args.len() > 2 || !args.iter().skip(1).all(known) {
+        return Err(SYNTAX.into());
+    }
+    db.clear()?;
+    reply.ok();
+    Ok(())
+}
+
+/// Writes no reply: the connection ends with the server.
+fn shutdown(client: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outcome {
+    let (mut save, mut nosave, mut hurry, mut abort) = (false, false, false, false);
+    for word in args.iter().skip(1) {
+        let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+        if is(b"nosave") && !save {
+            nosave = true;
+        } else if is(b"save") && !nosave {
+            save = true;
+        } else if is(b"now") || is(b"force") {
+            hurry = true;
+        } else if is(b"abort") {
+            abort = true;
+        } else {
+            return Err(SYNTAX.into());
+        }
+    }
+    if abort && (save || nosave || hurry) {
+        return Err(SYNTAX.into());
+    }
+    if abort {
+        return Err("ERR No shutdown in progress.".into());
+    }
+    client.shutdown();
+    Ok(())
+}

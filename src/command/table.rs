@@ -1,0 +1,377 @@
+//! The table of all commands: finding one by its name, and what can be said of a request before it
+//! runs.
+//!
+//! A look-up is on the way of every request: it folds the name into one 16-byte number and finds
+//! that in an open-addressed table, without allocating.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use super::{
+    Keys, Run, bitfield, bits, client, connection, counter, expire, help, introspection, keys, lcs,
+    ordered, server, string,
+};
+use crate::protocol::Args;
+
+/// The family of a command, as COMMAND DOCS and HELP name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Values as strings and numbers.
+    String,
+    /// Keys whatever their values.
+    Generic,
+    /// Values as arrays of bits.
+    Bitmap,
+    /// Keys in their order.
+    Ordered,
+    /// The connection itself.
+    Connection,
+    /// The server as a whole.
+    Server,
+}
+
+impl Group {
+    /// Its name, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::String => "string",
+            Group::Generic => "generic",
+            Group::Bitmap => "bitmap",
+            Group::Ordered => "ordered",
+            Group::Connection => "connection",
+            Group::Server => "server",
+        }
+    }
+}
+
+/// What is to be known of a command before it runs: a set of Redis's command flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// None of them.
+    pub const NONE: Flags = Flags(0);
+    /// Changes keys.
+    pub const WRITE: Flags = Flags(1);
+    /// Reads keys and changes none.
+    pub const READONLY: Flags = Flags(1 << 1);
+    /// May make the store grow: to be refused when there is no room.
+    pub const DENYOOM: Flags = Flags(1 << 2);
+    /// Is about the server's operation.
+    pub const ADMIN: Flags = Flags(1 << 3);
+    /// Not for scripts.
+    pub const NOSCRIPT: Flags = Flags(1 << 4);
+    /// Runs while the store is still being loaded.
+    pub const LOADING: Flags = Flags(1 << 5);
+    /// Runs on stale data.
+    pub const STALE: Flags = Flags(1 << 6);
+    /// Takes constant or logarithmic time.
+    pub const FAST: Flags = Flags(1 << 7);
+    /// Runs before the client has authenticated.
+    pub const NO_AUTH: Flags = Flags(1 << 8);
+    /// Not within a transaction.
+    pub const NO_MULTI: Flags = Flags(1 << 9);
+    /// Runs while something else holds the server up.
+    pub const ALLOW_BUSY: Flags = Flags(1 << 10);
+
+    /// In the order of their bits.
+    const NAMES: [&'static str; 11] = [
+        "write",
+        "readonly",
+        "denyoom",
+        "admin",
+        "noscript",
+        "loading",
+        "stale",
+        "fast",
+        "no_auth",
+        "no_multi",
+        "allow_busy",
+    ];
+
+    /// These and those.
+    pub const fn and(self, more: Flags) -> Flags {
+        Flags(self.0 | more.0)
+    }
+
+    /// Whether all of `flags` are among these.
+    pub const fn contain(self, flags: Flags) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// Their names, as COMMAND INFO lists them.
+    pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
+        let set = move |(bit, name)| (self.0 >> bit & 1 == 1).then_some(name);
+        Self::NAMES.into_iter().enumerate().filter_map(set)
+    }
+}
+
+/// A command, or a subcommand: one row of the table.
+#[derive(Debug)]
+pub struct Command {
+    /// Its name in lower case; a subcommand's holds its container's, as in `config|get`.
+    pub name: &'static str,
+    /// The number of words, name and subcommand included; if negative, the least number.
+    pub arity: i32,
+    /// See [`Flags`].
+    pub flags: Flags,
+    /// Which words are keys.
+    pub keys: Keys,
+    /// What it does, and where. Of no use where there are subcommands and one is named.
+    pub run: Run,
+    /// The family it belongs to.
+    pub group: Group,
+    /// Its words, as in `SET key value [NX | XX]`.
+    pub syntax: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// Where the second word names what is to be done: what it may be.
+    pub subcommands: &'static [Command],
+}
+
+/// How the families write their rows.
+impl Command {
+    pub(super) const fn new(group: Group, name: &'static str, arity: i32, run: Run) -> Command {
+        let flags = match run {
+            Run::Local(_) => Flags::NONE,
+            Run::Read(_) | Run::Scan(_) => Flags::READONLY,
+            Run::Write(_) => Flags::WRITE,
+        };
+        let (syntax, summary) = ("", "");
+        Command {
+            name,
+            arity,
+            flags,
+            keys: Keys::NONE,
+            run,
+            group,
+            syntax,
+            summary,
+            subcommands: &[],
+        }
+    }
+
+    pub(super) const fn flags(mut self, flags: Flags) -> Command {
+        self.flags = self.flags.and(flags);
+        self
+    }
+
+    pub(super) const fn keys(mut self, first: i8, last: i8, step: i8) -> Command {
+        self.keys = Keys { first, last, step };
+        self
+    }
+
+    /// The second word is the one key.
+    pub(super) const fn key(self) -> Command {
+        self.keys(1, 1, 1)
+    }
+
+    pub(super) const fn help(mut self, syntax: &'static str, summary: &'static str) -> Command {
+        (self.syntax, self.summary) = (syntax, summary);
+        self
+    }
+
+    pub(super) const fn subcommands(mut self, subcommands: &'static [Command]) -> Command {
+        self.subcommands = subcommands;
+        self
+    }
+}
+
+impl Command {
+    /// Whether a request of `words` words, names included, may be this command.
+    pub fn takes(&self, words: usize) -> bool {
+        let least = self.arity.unsigned_abs() as usize;
+        words == least || (self.arity < 0 && words > least)
+    }
+
+    /// The subcommand of this name, in any case.
+    pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command> {
+        self.subcommands.iter().find(|sub| sub.last_name().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// Its name without the container's.
+    pub fn last_name(&self) -> &'static str {
+        self.name.split_once('|').map_or(self.name, |(_, name)| name)
+    }
+}
+
+/// In the order in which HELP lists them.
+static FAMILIES: &[&[Command]] = &[
+    string::COMMANDS,
+    lcs::COMMANDS,
+    counter::COMMANDS,
+    keys::COMMANDS,
+    expire::COMMANDS,
+    ordered::COMMANDS,
+    bits::COMMANDS,
+    bitfield::COMMANDS,
+    connection::COMMANDS,
+    client::COMMANDS,
+    server::COMMANDS,
+    help::COMMANDS,
+    introspection::COMMANDS,
+];
+
+/// Every command, subcommands not counted.
+pub fn commands() -> impl Iterator<Item = &'static Command> + Clone {
+    FAMILIES.iter().copied().flatten()
+}
+
+/// A power of two, at least twice the number of commands, so that a probe is short.
+const SLOTS: usize = 256;
+
+/// The length of the longest name: what a number of 16 bytes holds beside a length.
+const LONGEST: usize = 15;
+
+/// Commands by their folded names.
+struct Names {
+    slots: [(u128, Option<&'static Command>); SLOTS],
+}
+
+static NAMES: LazyLock<Names> = LazyLock::new(|| {
+    let mut slots = [(0, None); SLOTS];
+    for command in commands() {
+        let Some(name) = fold(command.name.as_bytes()) else { continue };
+        let mut at = slot_of(name);
+        while slots[at].1.is_some() {
+            at = (at + 1) % SLOTS;
+        }
+        slots[at] = (name, Some(command));
+    }
+    Names { slots }
+});
+
+/// The bytes of a name in lower case as one number, the first byte lowest and its length in the highest;
+/// None if it is longer than any command's.
+#[inline]
+fn fold(name: &[u8]) -> Option<u128> {
+    let word = match name.len() {
+        len @ 8..=LONGEST => {
+            let low = u64::from_le_bytes(*name.first_chunk()?);
+            let high = u64::from_le_bytes(*name.last_chunk()?);
+            u128::from(low) | u128::from(high) << (8 * (len - 8))
+        }
+        len @ 4..8 => {
+            let low = u32::from_le_bytes(*name.first_chunk()?);
+            let high = u32::from_le_bytes(*name.last_chunk()?);
+            u128::from(u64::from(low) | u64::from(high) << (8 * (len - 4)))
+        }
+        len @ 1..4 => {
+            let (first, middle, last) = (name[0], name[len / 2], name[len - 1]);
+            u128::from(first)
+                | u128::from(middle) << (8 * (len / 2))
+                | u128::from(last) << (8 * (len - 1))
+        }
+        _ => return None,
+    };
+    Some(lower_case(word) | (name.len() as u128) << 120)
+}
+
+/// ASCII capitals become small in all 16 bytes at once.
+#[inline]
+fn lower_case(word: u128) -> u128 {
+    const EACH: u128 = u128::MAX / 0xff;
+    // Bit 7 of a byte of the sums says: from `A` on; beyond `Z`.
+    let low_bits = word & (EACH * 0x7f);
+    let from_a = low_bits + EACH * (0x80 - b'A' as u128);
+    let beyond_z = low_bits + EACH * (0x7f - b'Z' as u128);
+    let capitals = from_a & !beyond_z & !word & (EACH * 0x80);
+    word | capitals >> 2
+}
+
+#[inline]
+fn slot_of(name: u128) -> usize {
+    // The multiplier is 2^64 divided by the golden ratio: it spreads names over the upper bits.
+    let mixed = (name as u64 ^ (name >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
+}
+
+/// The command of this name, in any case.
+#[inline]
+pub fn lookup(name: &[u8]) -> Option<&'static Command> {
+    let name = fold(name)?;
+    let slots = &NAMES.slots;
+    let mut at = slot_of(name);
+    loop {
+        match slots[at] {
+            (found, command @ Some(_)) if found == name => return command,
+            (_, None) => return None,
+            _ => at = (at + 1) % SLOTS,
+        }
+    }
+}
+
+/// The command that a request asks for, its subcommand if it has those, with as many words as it
+/// takes; or the error line that refuses the request.
+#[inline]
+pub fn prepare(args: Args<'_>) -> Result<&'static Command, Cow<'static, str>> {
+    let Some(command) = args.get(0).and_then(lookup) else { return Err(unknown(args)) };
+    let command = match args.get(1) {
+        Some(name) if !command.subcommands.is_empty() => {
+            command.subcommand(name).ok_or_else(|| unknown_subcommand(command, name))?
+        }
+        _ => command,
+    };
+    if command.takes(args.len()) {
+        Ok(command)
+    } else {
+        Err(Cow::Owned(format!("ERR wrong number of arguments for '{}' command", command.name)))
+    }
+}
+
+/// How many bytes of a name, and of the words behind it, an error line repeats.
+const QUOTED: usize = 128;
+
+#[cold]
+fn unknown(args: Args<'_>) -> Cow<'static, str> {
+    let mut words = Vec::new();
+    for word in args.iter().skip(1) {
+        if words.len() >= QUOTED {
+            break;
+        }
+        let room = QUOTED - words.len();
+        words.push(b'\'');
+        words.extend_from_slice(quoted(word, room));
+        words.extend_from_slice(b"' ");
+    }
+    let name = String::from_utf8_lossy(quoted(args.get(0).unwrap_or_default(), QUOTED));
+    let words = String::from_utf8_lossy(&words);
+    Cow::Owned(format!("ERR unknown command '{name}', with args beginning with: {words}"))
+}
+
+#[cold]
+fn unknown_subcommand(command: &Command, name: &[u8]) -> Cow<'static, str> {
+    let name = String::from_utf8_lossy(quoted(name, QUOTED));
+    let container = command.name.to_ascii_uppercase();
+    Cow::Owned(format!("ERR unknown subcommand '{name}'. Try {container} HELP."))
+}
+
+/// What Redis's `%.*s` prints of a word.
+fn quoted(word: &[u8], room: usize) -> &[u8] {
+    let end = word.iter().position(|&byte| byte == 0).unwrap_or(word.len());
+    &word[..end.min(room)]
+}
+
+/// Whether a request's first word gives away that a browser was made to send it: the connection is
+/// to be closed without an answer, whatever follows might be an attacker's.
+pub fn is_cross_protocol(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+/// The keys among the words of a request.
+pub fn keys_of<'a>(command: &Command, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    key_places(command, args.len()).map_while(move |place| args.get(place))
+}
+
+/// The places of the keys in a request of `words` words.
+pub(super) fn key_places(command: &Command, words: usize) -> impl Iterator<Item = usize> + use<> {
+    let Keys { first, last, step } = command.keys;
+    let end = match usize::try_from(last) {
+        _ if first <= 0 => 0,
+        Ok(last) => words.min(last + 1),
+        Err(_) => (words + 1).saturating_sub(last.unsigned_abs().into()),
+    };
+    let start = usize::try_from(first).unwrap_or_default();
+    let step = usize::try_from(step).unwrap_or_default().max(1);
+    (start..end.max(start)).step_by(step)
+}

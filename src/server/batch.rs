@@ -1,0 +1,219 @@
+//! What an event loop hands to the engine's workers at the end of a wake: many requests in one
+//! message, with room for their replies. It comes back to the loop the same way, and is used again.
+//!
+//! Threads: filled on the loop, run on the writer or a read worker, read on the loop; one at a time,
+//! as the box moves along.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::blocking::BlockingEngine;
+use super::native::{NativeReads, NativeWrites};
+use super::pipeline::Ticket;
+use crate::command::{Abort, Command, Outcome, Run};
+use crate::engine::{Patience, ReadJob, Reader, Txn, WriteJob};
+use crate::error::{KvsError, Result};
+use crate::protocol::{Args, Reply, Span, Version};
+use crate::reactor::{ConnId, Post};
+
+/// A batch whose buffers grew beyond this is given back to the allocator after use.
+const KEEP: usize = 1024 * 1024;
+
+/// What comes back to a loop.
+pub enum Mail {
+    /// Requests that were run, with their replies.
+    Done(Box<Batch>),
+}
+
+/// One request.
+struct Request {
+    conn: ConnId,
+    ticket: Ticket,
+    command: &'static Command,
+    version: Version,
+    database: u8,
+    bytes: Range<usize>,
+    spans: Range<usize>,
+    reply: Range<usize>,
+}
+
+/// See the module.
+pub struct Batch {
+    home: Post<Mail>,
+    requests: Vec<Request>,
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+    replies: Vec<u8>,
+}
+
+/// Who a request is from, and how it is to be answered.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    /// The connection.
+    pub conn: ConnId,
+    /// The request's place in it.
+    pub ticket: Ticket,
+    /// How it is answered.
+    pub version: Version,
+    /// The database the connection has chosen.
+    pub database: u8,
+}
+
+impl Batch {
+    /// An empty one that comes back to `home`.
+    pub fn new(home: Post<Mail>) -> Box<Batch> {
+        Box::new(Batch {
+            home,
+            requests: Vec::new(),
+            bytes: Vec::new(),
+            spans: Vec::new(),
+            replies: Vec::new(),
+        })
+    }
+
+    /// Whether it holds no request.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// The bytes of the requests in it.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds a request: its words are copied.
+    pub fn push(&mut self, origin: Origin, command: &'static Command, args: Args<'_>) {
+        let (bytes, spans) = args.parts();
+        let (at, first) = (self.bytes.len(), self.spans.len());
+        self.bytes.extend_from_slice(bytes);
+        self.spans.extend_from_slice(spans);
+        self.requests.push(Request {
+            conn: origin.conn,
+            ticket: origin.ticket,
+            command,
+            version: origin.version,
+            database: origin.database,
+            bytes: at..self.bytes.len(),
+            spans: first..self.spans.len(),
+            reply: 0..0,
+        });
+    }
+
+    /// The replies, in the order of the requests.
+    pub fn replies(&self) -> impl Iterator<Item = (ConnId, Ticket, &[u8])> {
+        self.requests
+            .iter()
+            .map(|request| (request.conn, request.ticket, &self.replies[request.reply.clone()]))
+    }
+
+    /// Empties it for the next wake.
+    pub fn clear(&mut self) {
+        self.requests.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(KEEP);
+        self.spans.clear();
+        self.spans.shrink_to(KEEP / size_of::<Span>());
+        self.replies.clear();
+        self.replies.shrink_to(KEEP);
+    }
+
+    /// Runs every request with `run` and keeps the replies. A request that panics is answered by an
+    /// error; the others go on.
+    fn run_all(&mut self, mut run: impl FnMut(&Command, u8, Args<'_>, &mut Reply<'_>) -> Outcome) {
+        for request in &mut self.requests {
+            let bytes = &self.bytes[request.bytes.clone()];
+            let args = Args::new(bytes, &self.spans[request.spans.clone()]);
+            let start = self.replies.len();
+            let mut reply = Reply::new(&mut self.replies, request.version);
+            let attempt =
+                AssertUnwindSafe(|| run(request.command, request.database, args, &mut reply));
+            let outcome = catch_unwind(attempt)
+                .unwrap_or_else(|_| Err("ERR internal error: the command panicked".into()));
+            if let Err(abort) = outcome {
+                reply.rewind(start);
+                write_abort(&mut reply, &abort);
+            }
+            request.reply = start..self.replies.len();
+        }
+    }
+
+    /// Puts the same error in place of every reply.
+    fn fail_all(&mut self, error: KvsError) {
+        let abort = Abort::Failed(error);
+        self.replies.clear();
+        for request in &mut self.requests {
+            let start = self.replies.len();
+            write_abort(&mut Reply::new(&mut self.replies, request.version), &abort);
+            request.reply = start..self.replies.len();
+        }
+    }
+
+    /// Runs the batch on an engine that blocks, and sends it home. On a thread of its pool.
+    pub fn run_blocking(mut self: Box<Self>, engine: &BlockingEngine) {
+        self.run_all(|command, _, args, reply| {
+            engine.run(command, args, reply);
+            Ok(())
+        });
+        self.go_home();
+    }
+
+    fn go_home(self: Box<Self>) {
+        let home = self.home.clone();
+        // The loop is gone only when the server stops at once: then nobody waits any more.
+        let _ = home.post(Mail::Done(self));
+    }
+}
+
+/// Answers a request that has no other reply.
+pub fn write_abort(reply: &mut Reply<'_>, abort: &Abort) {
+    reply.error(&abort.error_line());
+}
+
+/// Runs a reading command, so that what it reads of several keys is of one moment.
+pub fn run_read(
+    reads: &NativeReads<'_>,
+    command: &Command,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    let (Run::Read(run) | Run::Scan(run)) = command.run else {
+        return Err("ERR internal error: not a reading command".into());
+    };
+    if args.len() <= 2 || matches!(command.run, Run::Scan(_)) {
+        return run(reads, args, reply);
+    }
+    let start = reply.mark();
+    let reply = std::cell::RefCell::new(reply);
+    reads.consistently(
+        || run(reads, args, &mut reply.borrow_mut()),
+        || reply.borrow_mut().rewind(start),
+    )
+}
+
+impl ReadJob for Batch {
+    fn run(mut self: Box<Self>, reader: &Reader) {
+        self.run_all(|command, database, args, reply| {
+            let reads = NativeReads::new(reader, database, Patience::MayWait);
+            run_read(&reads, command, args, reply)
+        });
+        self.go_home();
+    }
+}
+
+impl WriteJob for Batch {
+    fn stage(&mut self, txn: &mut Txn<'_>) {
+        self.run_all(|command, database, args, reply| {
+            let Run::Write(run) = command.run else {
+                return Err("ERR internal error: not a writing command".into());
+            };
+            txn.unit(|txn| run(&mut NativeWrites::new(txn, database), args, reply))
+        });
+    }
+
+    fn finish(mut self: Box<Self>, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.fail_all(error);
+        }
+        self.go_home();
+    }
+}

@@ -1,0 +1,74 @@
+//! What local commands see of their connection and of the server around it.
+//!
+//! Thread: the connection's loop.
+
+use super::info;
+use super::session::State;
+use super::shared::{Shared, StopReason};
+use crate::command::Client;
+use crate::protocol::Version;
+
+/// See the module.
+pub struct LocalClient<'a> {
+    state: &'a mut State,
+    shared: &'a Shared,
+}
+
+impl<'a> LocalClient<'a> {
+    /// The connection with this state.
+    pub fn new(state: &'a mut State, shared: &'a Shared) -> LocalClient<'a> {
+        LocalClient { state, shared }
+    }
+}
+
+impl Client for LocalClient<'_> {
+    fn id(&self) -> u64 {
+        self.state.number
+    }
+
+    fn version(&self) -> Version {
+        self.state.version
+    }
+
+    fn set_version(&mut self, version: Version) {
+        self.state.version = version;
+    }
+
+    fn name(&self) -> &[u8] {
+        &self.state.name
+    }
+
+    fn set_name(&mut self, name: &[u8]) {
+        self.state.name = name.to_vec();
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "id={} addr={} laddr={} name={} db=0 resp={}",
+            self.state.number,
+            self.state.peer,
+            self.shared.config.addr,
+            String::from_utf8_lossy(&self.state.name),
+            if self.state.version == Version::Resp3 { 3 } else { 2 },
+        )
+    }
+
+    fn close(&mut self) {
+        self.state.closing = true;
+    }
+
+    fn info(&self, sections: &[String]) -> String {
+        info::text(self.shared, sections)
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        info::settings(self.shared)
+    }
+
+    fn shutdown(&mut self) {
+        log::info!("SHUTDOWN was called by {}", self.state.peer);
+        // Full means that the stop is under way.
+        let _ = self.shared.stop.try_send(StopReason::Command);
+        self.state.closing = true;
+    }
+}

@@ -1,0 +1,164 @@
+//! Commands on the native engine: the commands' traits over the engine's views and transactions.
+//!
+//! Threads: [`NativeReads`] on an event loop (only what is in memory) or a read worker (whatever it
+//! takes); [`NativeWrites`] on the writer.
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+
+use crate::command::{Abort, Entry, KeyRange, Reads, Writes};
+use crate::engine::{Patience, ReadError, Reader, Txn, Value, View};
+
+impl From<ReadError> for Abort {
+    fn from(error: ReadError) -> Abort {
+        match error {
+            ReadError::NotResident => Abort::NotResident,
+            ReadError::Failed(error) => Abort::Failed(error),
+        }
+    }
+}
+
+fn entry(value: Value<'_>) -> Entry<'_> {
+    Entry { value: value.bytes, expires_at: value.expires_at }
+}
+
+/// Reading one database.
+pub struct NativeReads<'a> {
+    reader: &'a Reader,
+    view: View<'a>,
+    database: u8,
+    patience: Patience,
+}
+
+impl<'a> NativeReads<'a> {
+    /// Reads of `database`; without patience, what is not in memory is refused.
+    pub fn new(reader: &'a Reader, database: u8, patience: Patience) -> NativeReads<'a> {
+        NativeReads { reader, view: reader.view(), database, patience }
+    }
+
+    /// Runs a command that reads several keys until what it read is of one moment: no atomic batch
+    /// became visible in between. `undo` takes back what an attempt wrote.
+    pub fn consistently(
+        &self,
+        mut read: impl FnMut() -> Result<(), Abort>,
+        mut undo: impl FnMut(),
+    ) -> Result<(), Abort> {
+        const ATTEMPTS_ON_LOOP: usize = 16;
+        for attempt in 1.. {
+            let before = self.view.batch_mark();
+            let outcome = read();
+            if before.is_some() && before == self.view.batch_mark() {
+                return outcome;
+            }
+            undo();
+            if self.patience == Patience::MayWait {
+                std::thread::yield_now();
+            } else if attempt == ATTEMPTS_ON_LOOP {
+                break;
+            }
+        }
+        Err(Abort::NotResident)
+    }
+
+    /// Walks are for workers.
+    fn check_patience(&self) -> Result<(), Abort> {
+        match self.patience {
+            Patience::MayWait => Ok(()),
+            Patience::ResidentOnly => Err(Abort::NotResident),
+        }
+    }
+}
+
+impl Reads for NativeReads<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Entry<'_>>, Abort> {
+        Ok(self.view.get(self.database, key, self.patience)?.map(entry))
+    }
+
+    fn len(&self) -> Result<u64, Abort> {
+        Ok(self.view.len(self.database))
+    }
+
+    fn keys(
+        &self,
+        range: KeyRange<'_>,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Abort> {
+        self.check_patience()?;
+        Ok(self.reader.snapshot(self.database).keys(range, visit)?)
+    }
+
+    fn entries(
+        &self,
+        range: KeyRange<'_>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Abort> {
+        self.check_patience()?;
+        Ok(self.reader.snapshot(self.database).entries(range, visit)?)
+    }
+
+    fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> Result<u64, Abort> {
+        self.check_patience()?;
+        Ok(self.reader.scan(self.database, cursor, count, visit)?)
+    }
+}
+
+/// Changing one database, within one unit of a transaction.
+pub struct NativeWrites<'a, 'w> {
+    txn: RefCell<&'a mut Txn<'w>>,
+    database: u8,
+}
+
+impl<'a, 'w> NativeWrites<'a, 'w> {
+    /// Changes of `database`.
+    pub fn new(txn: &'a mut Txn<'w>, database: u8) -> NativeWrites<'a, 'w> {
+        NativeWrites { txn: RefCell::new(txn), database }
+    }
+}
+
+impl Reads for NativeWrites<'_, '_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Entry<'_>>, Abort> {
+        Ok(self.txn.borrow_mut().get(self.database, key)?.map(entry))
+    }
+
+    fn contains(&self, key: &[u8]) -> Result<bool, Abort> {
+        Ok(self.txn.borrow_mut().contains(self.database, key)?)
+    }
+
+    fn len(&self) -> Result<u64, Abort> {
+        Err("ERR this command cannot count keys".into())
+    }
+
+    fn keys(
+        &self,
+        _: KeyRange<'_>,
+        _: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Abort> {
+        Err("ERR a command that changes keys cannot walk over them".into())
+    }
+
+    fn entries(
+        &self,
+        _: KeyRange<'_>,
+        _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Abort> {
+        Err("ERR a command that changes keys cannot walk over them".into())
+    }
+
+    fn scan(&self, _: u64, _: usize, _: &mut dyn FnMut(&[u8])) -> Result<u64, Abort> {
+        Err("ERR a command that changes keys cannot walk over them".into())
+    }
+}
+
+impl Writes for NativeWrites<'_, '_> {
+    fn put(&mut self, key: &[u8], value: &[u8], expires_at: Option<u64>) -> Result<(), Abort> {
+        Ok(self.txn.borrow_mut().put(self.database, key, value, expires_at)?)
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<bool, Abort> {
+        Ok(self.txn.borrow_mut().delete(self.database, key)?)
+    }
+
+    fn clear(&mut self) -> Result<(), Abort> {
+        Ok(self.txn.borrow_mut().clear(self.database)?)
+    }
+}

@@ -1,0 +1,292 @@
+//! The order of one connection: replies leave in the order of their requests, and a connection reads
+//! its own writes, although writes and cold reads are answered by other threads, in their own time.
+//!
+//! Thread: the connection's loop. The rules, in one place:
+//! - each request that is not answered at once gets a ticket; later replies wait behind it;
+//! - a read waits for this connection's unsettled writes of the same keys, and for no others;
+//! - a write waits for this connection's reads that are still at a worker, which must not see it;
+//! - a walk over many keys waits for all writes before it, and everything behind it waits for it.
+//!
+//! "Waits" means that the connection is not decoded any further until a reply has come in.
+
+use std::collections::VecDeque;
+
+use crate::protocol::{JsonId, write_json_reply};
+
+/// A request of this connection that is being answered elsewhere.
+pub type Ticket = u32;
+
+/// How many requests of one connection may be under way.
+const MAX_IN_FLIGHT: usize = 8192;
+
+/// How the reply to a request is written.
+#[derive(Debug, Clone, Default)]
+pub enum Form {
+    /// As RESP.
+    #[default]
+    Resp,
+    /// As a JSON line with this id.
+    Json(Option<JsonId>),
+}
+
+impl Form {
+    /// Writes a RESP reply to `out` in this form.
+    pub fn write(&self, reply: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Form::Resp => out.extend_from_slice(reply),
+            Form::Json(id) => {
+                // What comes in here was written by `Reply`.
+                let written = write_json_reply(reply, id.as_ref(), out);
+                debug_assert!(written.is_ok());
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Write,
+    Read,
+    Walk,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting(Kind),
+    /// The reply lies in `side`.
+    Ready {
+        start: usize,
+        len: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    form: Form,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    /// The ticket of the front slot.
+    front: Ticket,
+    slots: VecDeque<Slot>,
+    /// Replies that came in, or were given at once, behind one that is still out.
+    side: Vec<u8>,
+    /// The keys of unsettled writes, hashed; `None` stands for all keys.
+    unsettled: VecDeque<(Ticket, Option<u32>)>,
+    /// A bit for each hash in `unsettled`, since it was last empty.
+    touched: u64,
+    touched_all: bool,
+    reads: usize,
+    walks: usize,
+}
+
+/// A key, for the question whether two requests touch the same one. Equal keys are equal; unequal
+/// ones may be taken for equal, and then wait needlessly.
+fn hash(key: &[u8]) -> u32 {
+    crc32fast::hash(key)
+}
+
+impl Pipeline {
+    /// Whether every request has been answered.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether nothing may be decoded now.
+    pub fn is_blocked(&self) -> bool {
+        self.walks > 0 || self.slots.len() >= MAX_IN_FLIGHT
+    }
+
+    /// Whether a read of these keys may begin now.
+    pub fn may_read<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> bool {
+        if self.unsettled.is_empty() {
+            return true;
+        }
+        !self.touched_all && !keys.any(|key| self.is_unsettled(hash(key)))
+    }
+
+    fn is_unsettled(&self, hash: u32) -> bool {
+        self.touched & 1 << (hash & 63) != 0
+            && self.unsettled.iter().any(|(_, unsettled)| *unsettled == Some(hash))
+    }
+
+    /// Whether a walk over many keys may begin now.
+    pub fn may_walk(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// Whether a write may begin now.
+    pub fn may_write(&self) -> bool {
+        self.reads == 0
+    }
+
+    fn begin(&mut self, kind: Kind, form: Form) -> Ticket {
+        let ticket = self.front.wrapping_add(self.slots.len() as u32);
+        self.slots.push_back(Slot { state: State::Waiting(kind), form });
+        ticket
+    }
+
+    /// A write goes out; without keys, it may touch any.
+    pub fn begin_write<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>, form: Form) -> Ticket {
+        let ticket = self.begin(Kind::Write, form);
+        let before = self.unsettled.len();
+        for key in keys {
+            let hash = hash(key);
+            self.touched |= 1 << (hash & 63);
+            self.unsettled.push_back((ticket, Some(hash)));
+        }
+        if self.unsettled.len() == before {
+            self.touched_all = true;
+            self.unsettled.push_back((ticket, None));
+        }
+        ticket
+    }
+
+    /// A read goes to a worker.
+    pub fn begin_read(&mut self, form: Form) -> Ticket {
+        self.reads += 1;
+        self.begin(Kind::Read, form)
+    }
+
+    /// A walk goes to a worker.
+    pub fn begin_walk(&mut self, form: Form) -> Ticket {
+        self.walks += 1;
+        self.begin(Kind::Walk, form)
+    }
+
+    /// The reply to a request that is answered at once, while earlier ones are out. `write` appends
+    /// it, as RESP.
+    pub fn answer(&mut self, form: Form, write: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(!self.slots.is_empty());
+        let start = self.side.len();
+        write(&mut self.side);
+        let len = self.side.len() - start;
+        self.slots.push_back(Slot { state: State::Ready { start, len }, form });
+    }
+
+    /// A reply came in. What can leave now is appended to `out`.
+    pub fn complete(&mut self, ticket: Ticket, reply: &[u8], out: &mut Vec<u8>) {
+        let place = ticket.wrapping_sub(self.front) as usize;
+        let Some(slot) = self.slots.get_mut(place) else {
+            debug_assert!(false, "no request has ticket {ticket}");
+            return;
+        };
+        let State::Waiting(kind) = slot.state else {
+            debug_assert!(false, "ticket {ticket} is answered twice");
+            return;
+        };
+        if place == 0 {
+            slot.form.write(reply, out);
+            self.pop();
+            self.release(out);
+        } else {
+            slot.state = State::Ready { start: self.side.len(), len: reply.len() };
+            self.side.extend_from_slice(reply);
+        }
+        match kind {
+            Kind::Write => self.settle(ticket),
+            Kind::Read => self.reads -= 1,
+            Kind::Walk => self.walks -= 1,
+        }
+    }
+
+    fn pop(&mut self) -> Option<Slot> {
+        self.front = self.front.wrapping_add(1);
+        self.slots.pop_front()
+    }
+
+    /// Lets all replies go that wait for no other any more.
+    fn release(&mut self, out: &mut Vec<u8>) {
+        while let Some(Slot { state: State::Ready { start, len }, form }) = self.slots.front() {
+            form.write(&self.side[*start..*start + *len], out);
+            self.pop();
+        }
+        if self.slots.is_empty() {
+            self.side.clear();
+            self.side.shrink_to(4096);
+        }
+    }
+
+    /// Writes are applied in order, so one that is done settles those before it as well.
+    fn settle(&mut self, ticket: Ticket) {
+        while let Some((unsettled, _)) = self.unsettled.front()
+            && ticket.wrapping_sub(*unsettled) < u32::MAX / 2
+        {
+            self.unsettled.pop_front();
+        }
+        if self.unsettled.is_empty() {
+            (self.touched, self.touched_all) = (0, false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys<'k>(keys: &[&'k str]) -> impl Iterator<Item = &'k [u8]> + use<'k> {
+        keys.iter().map(|key| key.as_bytes()).collect::<Vec<_>>().into_iter()
+    }
+
+    #[test]
+    fn replies_leave_in_request_order() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        let a = pipeline.begin_read(Form::Resp);
+        let b = pipeline.begin_read(Form::Resp);
+        pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"c"));
+        let d = pipeline.begin_write(keys(&["k"]), Form::Resp);
+        pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"e"));
+        pipeline.complete(d, b"d", &mut out);
+        pipeline.complete(b, b"b", &mut out);
+        assert_eq!(out, b"");
+        pipeline.complete(a, b"a", &mut out);
+        assert_eq!((out.as_slice(), pipeline.is_empty()), (&b"abcde"[..], true));
+    }
+
+    #[test]
+    fn reads_wait_for_writes_of_their_keys_only() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        let first = pipeline.begin_write(keys(&["a", "b"]), Form::Resp);
+        let second = pipeline.begin_write(keys(&["c"]), Form::Resp);
+        assert!(!pipeline.may_read(keys(&["x", "b"])) && pipeline.may_read(keys(&["x", "y"])));
+        assert!(!pipeline.may_walk());
+        pipeline.complete(first, b"+OK\r\n", &mut out);
+        assert!(pipeline.may_read(keys(&["a", "b"])) && !pipeline.may_read(keys(&["c"])));
+        pipeline.complete(second, b"+OK\r\n", &mut out);
+        assert!(pipeline.may_read(keys(&["c"])) && pipeline.may_walk());
+        let all = pipeline.begin_write(keys(&[]), Form::Resp);
+        assert!(!pipeline.may_read(keys(&["x"])));
+        pipeline.complete(all, b"+OK\r\n", &mut out);
+        assert!(pipeline.may_read(keys(&["x"])));
+    }
+
+    #[test]
+    fn writes_wait_for_reads_and_everything_for_walks() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        let read = pipeline.begin_read(Form::Resp);
+        assert!(!pipeline.may_write());
+        pipeline.complete(read, b"$-1\r\n", &mut out);
+        assert!(pipeline.may_write());
+        let walk = pipeline.begin_walk(Form::Resp);
+        assert!(pipeline.is_blocked());
+        pipeline.complete(walk, b"*0\r\n", &mut out);
+        assert!(!pipeline.is_blocked());
+    }
+
+    #[test]
+    fn tickets_wrap_around() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        pipeline.front = u32::MAX - 1;
+        let tickets: Vec<Ticket> =
+            (0..4).map(|_| pipeline.begin_write(keys(&["k"]), Form::Resp)).collect();
+        for ticket in &tickets {
+            assert!(!pipeline.may_read(keys(&["k"])));
+            pipeline.complete(*ticket, b"x", &mut out);
+        }
+        assert!(pipeline.may_read(keys(&["k"])));
+        assert_eq!(out, b"xxxx");
+    }
+}

@@ -1,0 +1,481 @@
+//! One connection's state, and how one of its requests is answered: at once, by a worker, or not yet.
+//!
+//! Thread: the connection's loop. [`Session::serve`] is the way of every request: decode, find the
+//! command, then by its class ([`Run`]) on the loop itself, to the read workers, or to the writer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::batch::{Batch, Mail, Origin, run_read, write_abort};
+use super::blocking::BlockingEngine;
+use super::client::LocalClient;
+use super::native::NativeReads;
+use super::pipeline::{Form, Pipeline, Ticket};
+use super::shared::{Backend, Shared};
+use crate::command::{Command, Flags, Run, is_cross_protocol, keys_of, prepare};
+use crate::engine::Patience;
+use crate::protocol::{Args, Decoder, Kind, Limits, Reply, Request, Version, write_json_error};
+use crate::reactor::{Buffer, ConnId, Post};
+
+/// A read of more words than this goes to a worker at once: it would hold up the loop.
+const MOST_WORDS_ON_LOOP: usize = 256;
+/// So many bytes of writes wait at most on a loop for the writer's queue to take them.
+const MOST_WAITING_WRITES: usize = 64 * 1024 * 1024;
+
+/// What a loop gathers during one wake, for all its connections.
+#[allow(clippy::vec_box, reason = "a batch travels between threads in its box")]
+pub struct Outbox {
+    /// For the writer.
+    pub writes: Box<Batch>,
+    /// For the read workers, spread evenly.
+    pub reads: Vec<Box<Batch>>,
+    /// Which of `reads` is next.
+    pub next_read: usize,
+    /// Connections that wait for room in `writes`.
+    pub waiting: Vec<ConnId>,
+    /// The readers' queue is full.
+    pub reads_full: bool,
+    /// Requests begun since the loop last counted them.
+    pub commands: u64,
+    /// Of these, reads answered by the loop.
+    pub local_reads: u64,
+    home: Post<Mail>,
+    spare: Vec<Box<Batch>>,
+}
+
+impl Outbox {
+    /// Empty, for a loop with this address.
+    pub fn new(home: Post<Mail>, readers: usize) -> Outbox {
+        Outbox {
+            writes: Batch::new(home.clone()),
+            reads: (0..readers).map(|_| Batch::new(home.clone())).collect(),
+            next_read: 0,
+            waiting: Vec::new(),
+            reads_full: false,
+            commands: 0,
+            local_reads: 0,
+            home,
+            spare: Vec::new(),
+        }
+    }
+
+    /// An empty batch, a used one if there is one.
+    pub fn fresh(&mut self) -> Box<Batch> {
+        self.spare.pop().unwrap_or_else(|| Batch::new(self.home.clone()))
+    }
+
+    /// Takes a batch back whose replies were delivered.
+    pub fn recycle(&mut self, mut batch: Box<Batch>) {
+        const SPARES: usize = 16;
+        if self.spare.len() < SPARES {
+            batch.clear();
+            self.spare.push(batch);
+        }
+    }
+}
+
+/// What becomes of a connection after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on when more bytes come.
+    GoOn,
+    /// A whole request waits until a reply has come in.
+    Stall,
+    /// It is closed once its replies have left.
+    Close,
+}
+
+/// Where one request went.
+#[derive(PartialEq, Eq)]
+enum Served {
+    /// Answered, or on its way.
+    Taken,
+    /// It has to wait.
+    NotYet,
+}
+
+/// See the module. Apart from the rest, as the words of a request are borrowed from it.
+pub struct Session {
+    decoder: Decoder,
+    state: State,
+}
+
+/// What is known of a connection beside its unfinished request.
+pub struct State {
+    pub(super) id: ConnId,
+    /// Unique while the server runs.
+    pub(super) number: u64,
+    pub(super) peer: SocketAddr,
+    pipeline: Pipeline,
+    pub(super) version: Version,
+    /// A whole request waits in the input.
+    stalled: bool,
+    /// No more requests are answered.
+    pub(super) closing: bool,
+    pub(super) name: Vec<u8>,
+}
+
+impl Session {
+    /// The state of a new connection.
+    pub fn new(id: ConnId, number: u64, peer: SocketAddr) -> Session {
+        Session {
+            decoder: Decoder::new(Limits::default()),
+            state: State {
+                id,
+                number,
+                peer,
+                pipeline: Pipeline::default(),
+                version: Version::default(),
+                stalled: false,
+                closing: false,
+                name: Vec::new(),
+            },
+        }
+    }
+
+    /// Whether every whole request has been answered.
+    pub fn is_idle(&self) -> bool {
+        self.state.pipeline.is_empty() && !self.state.stalled
+    }
+
+    /// A reply came in from a worker. True if the connection was stalled and is to be served again.
+    pub fn deliver(&mut self, ticket: Ticket, reply: &[u8], out: &mut Vec<u8>) -> bool {
+        self.state.pipeline.complete(ticket, reply, out);
+        self.unstall()
+    }
+
+    /// Ends a stall; whether there was one.
+    pub fn unstall(&mut self) -> bool {
+        std::mem::take(&mut self.state.stalled)
+    }
+
+    /// Whether it is to be closed now: it was told to, and all replies are out.
+    pub fn is_done(&self) -> bool {
+        self.state.closing && self.state.pipeline.is_empty()
+    }
+
+    /// Answers as many of the requests in `input` as can be, while fewer than `high_water` bytes
+    /// wait in `out`.
+    pub fn serve(
+        &mut self,
+        shared: &Shared,
+        backend: Option<&Backend>,
+        outbox: &mut Outbox,
+        input: &mut Buffer,
+        (out, high_water): (&mut Vec<u8>, usize),
+    ) -> Verdict {
+        // One epoch for all reads of this turn.
+        let reads = match backend {
+            Some(Backend::Native(store)) => {
+                Some(NativeReads::new(store.reader(), 0, Patience::ResidentOnly))
+            }
+            _ => None,
+        };
+        let mut turn = Turn { shared, backend, reads: reads.as_ref(), outbox };
+        let Session { decoder, state } = self;
+        let (bytes, mut used) = (input.readable(), 0);
+        while !state.closing && out.len() < high_water {
+            match decoder.decode(&bytes[used..]) {
+                Ok(None) => break,
+                Ok(Some(request)) => {
+                    let len = request.len;
+                    let words = &bytes[used..used + len];
+                    if state.request(decoder, request, words, &mut turn, out) == Served::NotYet {
+                        state.stalled = true;
+                        shared.stats.stalls.add(1);
+                        break;
+                    }
+                    used += len;
+                }
+                Err(error) => {
+                    state.answer(Form::Resp, out, |reply| reply.error(&error.to_string()));
+                    state.closing = true;
+                }
+            }
+        }
+        drop(reads);
+        if state.closing {
+            input.clear();
+        } else {
+            input.consume(used);
+        }
+        if input.is_empty() {
+            decoder.release();
+        }
+        match (self.is_done(), self.state.stalled) {
+            (true, _) => Verdict::Close,
+            (false, true) => Verdict::Stall,
+            (false, false) => Verdict::GoOn,
+        }
+    }
+}
+
+impl State {
+    fn request(
+        &mut self,
+        decoder: &mut Decoder,
+        request: Request,
+        bytes: &[u8],
+        turn: &mut Turn<'_>,
+        out: &mut Vec<u8>,
+    ) -> Served {
+        let form = match request.kind {
+            Kind::Empty => return Served::Taken,
+            Kind::Command => Form::Resp,
+            Kind::JsonCommand => Form::Json(decoder.take_json_id()),
+            Kind::BadJson(error) => {
+                let id = decoder.take_json_id();
+                self.answer_raw(out, |out| write_json_error(&error, id.as_ref(), out));
+                return Served::Taken;
+            }
+        };
+        if self.pipeline.is_blocked() {
+            return Served::NotYet;
+        }
+        turn.outbox.commands += 1;
+        self.command(decoder.args(bytes), form, turn, out)
+    }
+
+    fn command(
+        &mut self,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+        out: &mut Vec<u8>,
+    ) -> Served {
+        let command = match prepare(args) {
+            Ok(command) => command,
+            Err(_) if args.get(0).is_some_and(is_cross_protocol) => {
+                log::warn!("closed a connection that speaks HTTP: possibly an attack");
+                self.closing = true;
+                return Served::Taken;
+            }
+            Err(line) => {
+                self.answer(form, out, |reply| reply.error(&line));
+                return Served::Taken;
+            }
+        };
+        if turn.backend.is_none() && !command.flags.contain(Flags::LOADING) {
+            let line = turn.shared.loading_line();
+            self.answer(form, out, |reply| reply.error(&line));
+            return Served::Taken;
+        }
+        match (command.run, turn.backend) {
+            (Run::Local(_), _) => {
+                self.local(command, args, form, turn.shared, out);
+                Served::Taken
+            }
+            (_, None) => {
+                self.answer(form, out, |reply| reply.error(&turn.shared.loading_line()));
+                Served::Taken
+            }
+            (_, Some(Backend::Blocking(engine))) => {
+                let engine = Arc::clone(engine);
+                self.blocking(&engine, command, args, form, turn)
+            }
+            (Run::Read(_), Some(Backend::Native(_))) => self.read(command, args, form, turn, out),
+            (Run::Scan(_), Some(Backend::Native(_))) => self.walk(command, args, form, turn),
+            (Run::Write(_), Some(Backend::Native(_))) => self.write(command, args, form, turn),
+        }
+    }
+
+    /// Writes a reply that is there at once: into the output, or behind those that are out.
+    fn answer(&mut self, form: Form, out: &mut Vec<u8>, write: impl FnOnce(&mut Reply<'_>)) {
+        let version = if matches!(form, Form::Json(_)) { Version::Resp3 } else { self.version };
+        let encode = |out: &mut Vec<u8>| write(&mut Reply::new(out, version));
+        match (self.pipeline.is_empty(), &form) {
+            (true, Form::Resp) => encode(out),
+            (true, Form::Json(_)) => {
+                let mut reply = Vec::new();
+                encode(&mut reply);
+                form.write(&reply, out);
+            }
+            (false, _) => self.pipeline.answer(form, encode),
+        }
+    }
+
+    /// Writes what is in its final form already.
+    fn answer_raw(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.pipeline.is_empty() { write(out) } else { self.pipeline.answer(Form::Resp, write) }
+    }
+
+    fn local(
+        &mut self,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        shared: &Shared,
+        out: &mut Vec<u8>,
+    ) {
+        let Run::Local(run) = command.run else { return };
+        let version = self.form_version(&form);
+        let mut bytes = Vec::new();
+        let mut reply = Reply::new(&mut bytes, version);
+        if let Err(abort) = run(&mut LocalClient::new(self, shared), args, &mut reply) {
+            reply.rewind(0);
+            write_abort(&mut reply, &abort);
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        if self.pipeline.is_empty() {
+            form.write(&bytes, out);
+        } else {
+            self.pipeline.answer(form, |out| out.extend_from_slice(&bytes));
+        }
+    }
+
+    /// A read of a few keys: by the loop itself if they are in memory, else by a worker.
+    fn read(
+        &mut self,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+        out: &mut Vec<u8>,
+    ) -> Served {
+        if !self.pipeline.may_read(keys_of(command, args)) {
+            return Served::NotYet;
+        }
+        let mut resident = args.len() <= MOST_WORDS_ON_LOOP;
+        if let Some(reads) = turn.reads
+            && resident
+        {
+            resident = self.read_here(reads, command, args, &form, out);
+        }
+        if !resident && turn.outbox.reads_full {
+            turn.outbox.waiting.push(self.id);
+            return Served::NotYet;
+        }
+        if resident {
+            turn.outbox.local_reads += 1;
+        } else {
+            let origin =
+                self.origin(self.form_version(&form), |pipeline| pipeline.begin_read(form));
+            turn.outbox.push_read(origin, command, args);
+        }
+        Served::Taken
+    }
+
+    /// False if it would have to wait for the disk; then nothing is written.
+    fn read_here(
+        &mut self,
+        reads: &NativeReads<'_>,
+        command: &'static Command,
+        args: Args<'_>,
+        form: &Form,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let version = self.form_version(form);
+        if self.pipeline.is_empty() && matches!(form, Form::Resp) {
+            return read_into(reads, command, args, &mut Reply::new(out, version));
+        }
+        let mut bytes = Vec::new();
+        let done = read_into(reads, command, args, &mut Reply::new(&mut bytes, version));
+        if done && self.pipeline.is_empty() {
+            form.write(&bytes, out);
+        } else if done {
+            self.pipeline.answer(form.clone(), |out| out.extend_from_slice(&bytes));
+        }
+        done
+    }
+
+    fn walk(
+        &mut self,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+    ) -> Served {
+        if !self.pipeline.may_walk() {
+            return Served::NotYet;
+        }
+        let origin = self.origin(self.form_version(&form), |pipeline| pipeline.begin_walk(form));
+        turn.outbox.push_read(origin, command, args);
+        Served::Taken
+    }
+
+    fn write(
+        &mut self,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+    ) -> Served {
+        if !self.pipeline.may_write() {
+            return Served::NotYet;
+        }
+        if turn.outbox.writes.len() > MOST_WAITING_WRITES {
+            turn.outbox.waiting.push(self.id);
+            return Served::NotYet;
+        }
+        let origin = self.origin(self.form_version(&form), |pipeline| {
+            pipeline.begin_write(keys_of(command, args), form)
+        });
+        turn.outbox.writes.push(origin, command, args);
+        Served::Taken
+    }
+
+    /// On an engine that blocks, a connection has one request under way at a time.
+    fn blocking(
+        &mut self,
+        engine: &Arc<BlockingEngine>,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+    ) -> Served {
+        let origin = self.origin(self.form_version(&form), |pipeline| pipeline.begin_walk(form));
+        let mut batch = turn.outbox.fresh();
+        batch.push(origin, command, args);
+        let runner = Arc::clone(engine);
+        engine.spawn(move || batch.run_blocking(&runner));
+        Served::Taken
+    }
+
+    fn form_version(&self, form: &Form) -> Version {
+        if matches!(form, Form::Json(_)) { Version::Resp3 } else { self.version }
+    }
+
+    fn origin(&mut self, version: Version, begin: impl FnOnce(&mut Pipeline) -> Ticket) -> Origin {
+        let ticket = begin(&mut self.pipeline);
+        Origin { conn: self.id, ticket, version, database: 0 }
+    }
+}
+
+/// Runs a read on the loop; false if it would have to wait.
+fn read_into(
+    reads: &NativeReads<'_>,
+    command: &Command,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> bool {
+    let start = reply.mark();
+    match run_read(reads, command, args, reply) {
+        Ok(()) => true,
+        Err(crate::command::Abort::NotResident) => {
+            reply.rewind(start);
+            false
+        }
+        Err(abort) => {
+            reply.rewind(start);
+            write_abort(reply, &abort);
+            true
+        }
+    }
+}
+
+impl Outbox {
+    fn push_read(&mut self, origin: Origin, command: &'static Command, args: Args<'_>) {
+        self.next_read = (self.next_read + 1) % self.reads.len();
+        self.reads[self.next_read].push(origin, command, args);
+    }
+}
+
+/// What a turn of a connection works with.
+struct Turn<'a> {
+    shared: &'a Shared,
+    backend: Option<&'a Backend>,
+    reads: Option<&'a NativeReads<'a>>,
+    outbox: &'a mut Outbox,
+}

@@ -1,0 +1,99 @@
+//! What all loops of a server share: the configuration, the engine once it is open, the counters.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use super::blocking::BlockingEngine;
+use crate::config::Config;
+use crate::engine::KvStore;
+use crate::reactor::Stats;
+use crate::stats::{Counter, EngineStats};
+
+/// What answers for the keys.
+#[derive(Clone)]
+pub enum Backend {
+    /// The store of this crate, through its batched path.
+    Native(KvStore),
+    /// Any other engine, on a pool of threads.
+    Blocking(Arc<BlockingEngine>),
+}
+
+/// What a server counts.
+#[derive(Debug, Default)]
+pub struct ServerStats {
+    /// Commands begun.
+    pub commands: Counter,
+    /// Of these, reads that were answered by the loop itself.
+    pub local_reads: Counter,
+    /// Messages to the writer.
+    pub write_batches: Counter,
+    /// Messages to the read workers.
+    pub read_batches: Counter,
+    /// Requests that had to wait for others of their connection.
+    pub stalls: Counter,
+}
+
+/// Why a server stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// SIGTERM or SIGINT.
+    Signal(i32),
+    /// The SHUTDOWN command.
+    Command,
+    /// The engine could not be opened.
+    OpenFailed,
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StopReason::Signal(signal) => write!(f, "signal {signal}"),
+            StopReason::Command => f.write_str("SHUTDOWN"),
+            StopReason::OpenFailed => f.write_str("the store cannot be opened"),
+        }
+    }
+}
+
+/// See the module.
+pub struct Shared {
+    pub(super) config: Config,
+    /// Empty while the store is being opened: then keys are answered with LOADING.
+    pub(super) backend: OnceLock<Backend>,
+    /// Set once the reactor runs.
+    pub(super) reactor_stats: OnceLock<Stats>,
+    /// The port it listens on.
+    pub(super) port: AtomicU16,
+    pub(super) engine_stats: Arc<EngineStats>,
+    pub(super) stats: ServerStats,
+    pub(super) started: Instant,
+    pub(super) stop: Sender<StopReason>,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, stop: Sender<StopReason>) -> Arc<Shared> {
+        Arc::new(Shared {
+            config,
+            backend: OnceLock::new(),
+            reactor_stats: OnceLock::new(),
+            port: AtomicU16::new(0),
+            engine_stats: Arc::default(),
+            stats: ServerStats::default(),
+            started: Instant::now(),
+            stop,
+        })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port.load(Ordering::Relaxed)
+    }
+
+    /// The reply to a command that came before the store is open.
+    pub(super) fn loading_line(&self) -> String {
+        let (done, total) = (self.engine_stats.load_done.get(), self.engine_stats.load_total.get());
+        let percent = (done * 100).checked_div(total).unwrap_or(0).min(100);
+        format!("LOADING kvs is loading the dataset ({percent} %)")
+    }
+}
