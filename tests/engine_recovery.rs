@@ -56,8 +56,6 @@ fn check_either(dir: &Path, whole: Option<&Model>, absent: &Model, what: &str) {
     assert_eq!(store.len(), found.len() as u64);
     store.put("after", "the crash").unwrap();
     let model = contents(&store);
-    let killed = copy_dir(dir);
-    assert_eq!(contents(&open(killed.path())), model, "{what}: killed again");
     drop(store);
     assert_eq!(contents(&open(dir)), model, "{what}: reopened");
 }
@@ -80,6 +78,10 @@ fn a_torn_last_command_is_whole_or_absent() {
         assert_eq!(good.len(), end);
         for cut in from..=end {
             for (way, fill) in ["cut", "zeros", "garbage"].into_iter().enumerate() {
+                // Every cut as it is; every one with zeros or garbage would take a minute.
+                if way != 0 && cut % 5 != way {
+                    continue;
+                }
                 let torn = copy_dir(killed.path());
                 let mut bytes = good[..cut].to_vec();
                 match way {
@@ -88,7 +90,7 @@ fn a_torn_last_command_is_whole_or_absent() {
                     _ => bytes.extend(random.bytes(end - cut + 50)),
                 }
                 std::fs::write(newest(torn.path()), &bytes).unwrap();
-                if (cut + way).is_multiple_of(2) {
+                if cut.is_multiple_of(2) {
                     files(torn.path(), "hint")
                         .iter()
                         .for_each(|h| std::fs::remove_file(h).unwrap());

@@ -46,7 +46,8 @@ pub type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Small segments and no syncs: what most tests want.
 pub fn options(dir: &Path) -> Options {
-    Options::new(dir).segment_bytes(16 * 1024).fsync(Fsync::No)
+    let unsynced = std::sync::Arc::new(faulty::Faulty::default());
+    Options::new(dir).segment_bytes(16 * 1024).fsync(Fsync::No).fs(unsynced)
 }
 
 pub fn open(dir: &Path) -> KvStore {
