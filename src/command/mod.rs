@@ -42,25 +42,6 @@ mod differential;
 #[cfg(test)]
 mod testing;
 
-mod client;
-mod clock;
-mod connection;
-mod counter;
-mod errors;
-
-mod extended;
-mod glob;
-mod help;
-mod introspection;
-
-mod lcs;
-mod numbers;
-mod options;
-
-mod server;
-mod string;
-mod table;
-
 pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Writes};
 pub use clock::now_ms;
 pub use glob::{matches, matches_nocase};
