@@ -3,7 +3,8 @@
 //!
 //! Thread: the connection's loop. The rules, in one place:
 //! - each request that is not answered at once gets a ticket; later replies wait behind it;
-//! - a read waits for this connection's unsettled writes of the same keys, and for no others;
+//! - a read waits for this connection's unsettled writes of the same keys, and for no others; one that
+//!   names no key (DBSIZE) may be about any, and waits for all;
 //! - a write waits for this connection's reads that are still at a worker, which must not see it;
 //! - a walk over many keys waits for all writes before it, and everything behind it waits for it.
 //!
@@ -100,12 +101,13 @@ impl Pipeline {
         self.walks > 0 || self.slots.len() >= MAX_IN_FLIGHT
     }
 
-    /// Whether a read of these keys may begin now.
-    pub fn may_read<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> bool {
+    /// Whether a read of these keys may begin now; without keys, it may be about any.
+    pub fn may_read<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> bool {
         if self.unsettled.is_empty() {
             return true;
         }
-        !self.touched_all && !keys.any(|key| self.is_unsettled(hash(key)))
+        let mut keys = keys.peekable();
+        !self.touched_all && keys.peek().is_some() && !keys.any(|key| self.is_unsettled(hash(key)))
     }
 
     fn is_unsettled(&self, hash: u32) -> bool {
@@ -257,6 +259,10 @@ mod tests {
         assert!(pipeline.may_read(keys(&["a", "b"])) && !pipeline.may_read(keys(&["c"])));
         pipeline.complete(second, b"+OK\r\n", &mut out);
         assert!(pipeline.may_read(keys(&["c"])) && pipeline.may_walk());
+        assert!(pipeline.may_read(keys(&[])));
+        let some = pipeline.begin_write(keys(&["d"]), Form::Resp);
+        assert!(!pipeline.may_read(keys(&[])), "DBSIZE counts d");
+        pipeline.complete(some, b"+OK\r\n", &mut out);
         let all = pipeline.begin_write(keys(&[]), Form::Resp);
         assert!(!pipeline.may_read(keys(&["x"])));
         pipeline.complete(all, b"+OK\r\n", &mut out);
