@@ -42,7 +42,7 @@ impl Abort {
             Abort::Failed(KvsError::TooLarge { what: "value", .. }) => {
                 Cow::Borrowed(super::errors::TOO_LONG)
             }
-            Abort::Failed(error @ (KvsError::Poisoned { .. } | KvsError::NoSpace)) => {
+            Abort::Failed(error @ KvsError::Poisoned { .. }) => {
                 Cow::Owned(format!("MISCONF {error}"))
             }
             Abort::Failed(error) => Cow::Owned(format!("ERR {error}")),

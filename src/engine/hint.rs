@@ -251,7 +251,7 @@ impl Hint {
     }
 
     /// The number of keys.
-    pub fn len(&self) -> u64 {
+    pub fn keys(&self) -> u64 {
         self.head.entries
     }
 

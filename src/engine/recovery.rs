@@ -224,8 +224,8 @@ fn merge(core: &Core, loaded: &[Loaded]) {
     for loaded in loaded {
         loaded.segment.set_seqs(loaded.hint.min_seq(), loaded.hint.max_seq());
     }
-    let Some(largest) = loaded.iter().max_by_key(|loaded| loaded.hint.len()) else { return };
-    let parts = if largest.hint.len() < 1000 { 1 } else { threads() };
+    let Some(largest) = loaded.iter().max_by_key(|loaded| loaded.hint.keys()) else { return };
+    let parts = if largest.hint.keys() < 1000 { 1 } else { threads() };
     let mut bounds = vec![None];
     bounds.extend(largest.hint.quantiles(parts).into_iter().map(Some));
     // The ordered index has one writer at a time.

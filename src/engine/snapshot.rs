@@ -92,6 +92,9 @@ impl Drop for Snapshot {
     }
 }
 
+/// Some keys in order, and where the next ones begin.
+type Keys = (Vec<Box<[u8]>>, Option<Vec<u8>>);
+
 /// What a walk hands to its visitor: a key and, if asked for, its value.
 type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
@@ -173,7 +176,7 @@ impl Snapshot {
 
     /// The keys of one block of the index from `from` on, those that the index has not any more
     /// included, and where the next block begins.
-    fn block(&self, from: &[u8], guard: &Guard) -> Result<(Vec<Box<[u8]>>, Option<Vec<u8>>)> {
+    fn block(&self, from: &[u8], guard: &Guard) -> Result<Keys> {
         let source = self.source(guard);
         let order = source.keydir.order().ok_or(KvsError::Unsupported(
             "order of keys (it was opened with the unordered index)",

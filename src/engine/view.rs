@@ -173,7 +173,7 @@ impl<'a> View<'a> {
     /// read between two equal answers shows all of a batch or nothing of it.
     pub fn batch_mark(&self) -> Option<u64> {
         let mark = self.core.batches.load(Ordering::Acquire);
-        (mark % 2 == 0).then_some(mark)
+        mark.is_multiple_of(2).then_some(mark)
     }
 }
 

@@ -138,11 +138,12 @@ impl Batch {
     }
 
     /// Puts the same error in place of every reply.
-    fn fail_all(&mut self, error: &KvsError) {
+    fn fail_all(&mut self, error: KvsError) {
+        let abort = Abort::Failed(error);
         self.replies.clear();
         for request in &mut self.requests {
             let start = self.replies.len();
-            Reply::new(&mut self.replies, request.version).error(&error_line(error));
+            write_abort(&mut Reply::new(&mut self.replies, request.version), &abort);
             request.reply = start..self.replies.len();
         }
     }
@@ -163,21 +164,9 @@ impl Batch {
     }
 }
 
-/// The error line for a failure of the engine.
-pub fn error_line(error: &KvsError) -> String {
-    match error {
-        KvsError::Poisoned { .. } => format!("MISCONF {error}"),
-        _ => format!("ERR {error}"),
-    }
-}
-
 /// Answers a request that has no other reply.
 pub fn write_abort(reply: &mut Reply<'_>, abort: &Abort) {
-    match abort {
-        Abort::Refused(line) => reply.error(line),
-        Abort::Failed(error) => reply.error(&error_line(error)),
-        Abort::NotResident => reply.error("ERR internal error: the value was not fetched"),
-    }
+    reply.error(&abort.error_line());
 }
 
 /// Runs a reading command, so that what it reads of several keys is of one moment.
@@ -223,7 +212,7 @@ impl WriteJob for Batch {
 
     fn finish(mut self: Box<Self>, outcome: Result<()>) {
         if let Err(error) = outcome {
-            self.fail_all(&error);
+            self.fail_all(error);
         }
         self.go_home();
     }

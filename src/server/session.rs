@@ -23,6 +23,7 @@ const MOST_WORDS_ON_LOOP: usize = 256;
 const MOST_WAITING_WRITES: usize = 64 * 1024 * 1024;
 
 /// What a loop gathers during one wake, for all its connections.
+#[allow(clippy::vec_box, reason = "a batch travels between threads in its box")]
 pub struct Outbox {
     /// For the writer.
     pub writes: Box<Batch>,
