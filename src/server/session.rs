@@ -166,7 +166,7 @@ impl Session {
     ) -> Verdict {
         // One epoch for all reads of this turn.
         let reads = match backend {
-            Some(Backend::Native(store)) => {
+            Some(Backend::Native(store)) if shared.config.loop_reads => {
                 Some(NativeReads::new(store.reader(), 0, Patience::ResidentOnly))
             }
             _ => None,
@@ -337,12 +337,9 @@ impl State {
         if !self.pipeline.may_read(keys_of(command, args)) {
             return Served::NotYet;
         }
-        let mut resident = args.len() <= MOST_WORDS_ON_LOOP;
-        if let Some(reads) = turn.reads
-            && resident
-        {
-            resident = self.read_here(reads, command, args, &form, out);
-        }
+        let resident = turn.reads.is_some_and(|reads| {
+            args.len() <= MOST_WORDS_ON_LOOP && self.read_here(reads, command, args, &form, out)
+        });
         if !resident && turn.outbox.reads_full {
             turn.outbox.waiting.push(self.id);
             return Served::NotYet;
