@@ -177,7 +177,7 @@ pub fn expect(stream: &mut TcpStream, expected: &[u8]) {
 
 /// Bytes as a person reads them, not too many.
 pub fn shown(bytes: &[u8]) -> String {
-    const MOST: usize = 4000;
+    const MOST: usize = 2000;
     let more = if bytes.len() > MOST { "..." } else { "" };
     format!("{}{more}", bytes[..bytes.len().min(MOST)].escape_ascii())
 }
