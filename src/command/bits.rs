@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::errors::SYNTAX;
-use super::numbers::{clamp, integer};
+use super::numbers::{clamp, integer, is_backwards};
 use super::string::{MAX_VALUE, owned_value};
 use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Writes};
 use crate::protocol::{Args, Reply, parse_integer};
@@ -104,7 +104,8 @@ fn places(start: i64, end: i64, in_bits: bool, value: &[u8]) -> Range<usize> {
     bytes.start * 8..bytes.end * 8
 }
 
-/// As in Redis, an absent key is answered before the range is looked at.
+/// As in Redis, an absent key is answered before the range is looked at, and a range that is empty
+/// for sure before its unit is.
 fn bitcount(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let Some(entry) = db.get(&args[1])? else {
         reply.integer(0);
@@ -114,6 +115,10 @@ fn bitcount(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
         2 => 0..entry.value.len() * 8,
         4 | 5 => {
             let (start, end) = (integer(&args[2])?, integer(&args[3])?);
+            if is_backwards(start, end) {
+                reply.integer(0);
+                return Ok(());
+            }
             places(start, end, counts_bits(args, 4)?, &entry.value)
         }
         _ => return Err(SYNTAX.into()),

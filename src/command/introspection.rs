@@ -106,7 +106,7 @@ fn info(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     for name in args.iter().skip(2) {
         match by_full_name(name) {
             Some(command) => write_info(command, reply),
-            None => reply.null_array(),
+            None => reply.null(),
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The server as a whole: settings, figures, emptying and stopping it.
 
 use super::clock::since_epoch;
-use super::errors::{SYNTAX, refused, wrong_arity};
+use super::errors::{SYNTAX, refused};
 use super::introspection::container_help;
 use super::{Client, Command, Flags, Group, Outcome, Reads, Run, Writes, matches_nocase};
 use crate::protocol::{Args, Reply};
@@ -75,7 +75,7 @@ fn config_get(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) ->
 
 fn config_set(client: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outcome {
     if !args.len().is_multiple_of(2) {
-        return Err(wrong_arity("config|set"));
+        return Err(SYNTAX.into());
     }
     let settings = client.settings();
     let is_setting =

@@ -2,7 +2,7 @@
 //! nothing and look at no option.
 
 use super::errors::{TOO_LONG, wrong_arity};
-use super::numbers::{clamp, integer};
+use super::numbers::{clamp, integer, is_backwards};
 use super::options::{Dialect, Expiry, Options, Unit, put_until};
 use super::{Abort, Command, Entry, Flags, Group, Outcome, Reads, Run, Writes};
 use crate::protocol::{Args, Reply};
@@ -270,8 +270,10 @@ fn strlen(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn getrange(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (start, end) = (integer(&args[2])?, integer(&args[3])?);
     match db.get(&args[1])? {
-        Some(entry) => reply.bulk(&entry.value[clamp(start, end, entry.value.len())]),
-        None => reply.bulk(b""),
+        Some(entry) if !is_backwards(start, end) => {
+            reply.bulk(&entry.value[clamp(start, end, entry.value.len())]);
+        }
+        _ => reply.bulk(b""),
     }
     Ok(())
 }
