@@ -158,8 +158,8 @@ impl Session {
         self.state.closing && self.state.pipeline.is_empty()
     }
 
-    /// Answers as many of the requests in `input` as can be, while fewer than `high_water` bytes
-    /// wait in `out`.
+    /// Answers as many of the requests in `input` as can be, while no more than `high_water` bytes
+    /// wait in `out`. With more, the connection is congested, and asked again when it is not.
     pub fn serve(
         &mut self,
         shared: &Shared,
@@ -214,7 +214,7 @@ impl Session {
             let before = used;
             let json_id = decoder.take_json_id();
             while let Some((request, args)) = ahead.next(decoder, bytes) {
-                if state.closing || out.len() >= high_water {
+                if state.closing || out.len() > high_water {
                     decoder.restart();
                     return used;
                 }
