@@ -311,6 +311,9 @@ fn quit_ends_what_it_was_asked_to_end() {
         assert_eq!(shown(&read_to_end(&mut stream)), r"+OK\r\n+OK\r\n");
         assert_eq!(server.client().get("k").unwrap().unwrap(), b"v");
     }
+    // Nor is it found fault with.
+    let came = converse(server.addr(), b"*1\r\n$4\r\nQUIT\r\n*1\r\n+PING\r\n");
+    assert_eq!(shown(&came), r"+OK\r\n");
 }
 
 #[test]

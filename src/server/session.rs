@@ -226,7 +226,10 @@ impl Session {
                 }
                 used = request.start + request.len;
             }
-            if let Err(error) = decoded {
+            // Behind a QUIT nothing counts, not even an error.
+            if let Err(error) = decoded
+                && !state.closing
+            {
                 state.answer(Form::Resp, out, |reply| reply.error(&error.to_string()));
                 state.closing = true;
             }
