@@ -20,6 +20,9 @@ pub type Ticket = u32;
 /// How many requests of one connection may be under way.
 const MAX_IN_FLIGHT: usize = 8192;
 
+/// So many bytes of replies wait at most behind one that is out, before nothing more is begun.
+const MAX_HELD: usize = 1024 * 1024;
+
 /// How the reply to a request is written.
 #[derive(Debug, Clone, Default)]
 pub enum Form {
@@ -98,7 +101,7 @@ impl Pipeline {
 
     /// Whether nothing may be decoded now.
     pub fn is_blocked(&self) -> bool {
-        self.walks > 0 || self.slots.len() >= MAX_IN_FLIGHT
+        self.walks > 0 || self.slots.len() >= MAX_IN_FLIGHT || self.side.len() > MAX_HELD
     }
 
     /// Whether a read of these keys may begin now; without keys, it may be about any.
@@ -280,6 +283,19 @@ mod tests {
         assert!(pipeline.is_blocked());
         pipeline.complete(walk, b"*0\r\n", &mut out);
         assert!(!pipeline.is_blocked());
+    }
+
+    #[test]
+    fn replies_that_are_held_back_hold_up_the_rest() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        let first = pipeline.begin_write(keys(&["a"]), Form::Resp);
+        while pipeline.side.len() <= MAX_HELD {
+            assert!(!pipeline.is_blocked());
+            pipeline.answer(Form::Resp, |side| side.resize(side.len() + 100_000, b'x'));
+        }
+        assert!(pipeline.is_blocked());
+        pipeline.complete(first, b"+OK\r\n", &mut out);
+        assert!(!pipeline.is_blocked() && out.len() > MAX_HELD);
     }
 
     #[test]

@@ -249,6 +249,9 @@ impl State {
         turn: &mut Turn<'_>,
         out: &mut Vec<u8>,
     ) -> Served {
+        if self.pipeline.is_blocked() && !matches!(request.kind, Kind::Empty) {
+            return Served::NotYet;
+        }
         let form = match &request.kind {
             Kind::Empty => return Served::Taken,
             Kind::Command => Form::Resp,
@@ -258,9 +261,6 @@ impl State {
                 return Served::Taken;
             }
         };
-        if self.pipeline.is_blocked() {
-            return Served::NotYet;
-        }
         turn.outbox.commands += 1;
         self.command(request.command, args, form, turn, out)
     }
