@@ -158,8 +158,8 @@ impl Session {
         self.state.closing && self.state.pipeline.is_empty()
     }
 
-    /// Answers as many of the requests in `input` as can be, while fewer than `high_water` bytes
-    /// wait in `out`.
+    /// Answers as many of the requests in `input` as can be, while no more than `high_water` bytes
+    /// wait in `out`. With more, the connection is congested, and asked again when it is not.
     pub fn serve(
         &mut self,
         shared: &Shared,
@@ -170,7 +170,7 @@ impl Session {
     ) -> Verdict {
         // One epoch for all reads of this turn.
         let reads = match backend {
-            Some(Backend::Native(store)) => {
+            Some(Backend::Native(store)) if shared.config.loop_reads => {
                 Some(NativeReads::new(store.reader(), 0, Patience::ResidentOnly))
             }
             _ => None,
@@ -214,7 +214,7 @@ impl Session {
             let before = used;
             let json_id = decoder.take_json_id();
             while let Some((request, args)) = ahead.next(decoder, bytes) {
-                if state.closing || out.len() >= high_water {
+                if state.closing || out.len() > high_water {
                     decoder.restart();
                     return used;
                 }
@@ -226,7 +226,10 @@ impl Session {
                 }
                 used = request.start + request.len;
             }
-            if let Err(error) = decoded {
+            // Behind a QUIT nothing counts, not even an error.
+            if let Err(error) = decoded
+                && !state.closing
+            {
                 state.answer(Form::Resp, out, |reply| reply.error(&error.to_string()));
                 state.closing = true;
             }
@@ -246,6 +249,9 @@ impl State {
         turn: &mut Turn<'_>,
         out: &mut Vec<u8>,
     ) -> Served {
+        if self.pipeline.is_blocked() && !matches!(request.kind, Kind::Empty) {
+            return Served::NotYet;
+        }
         let form = match &request.kind {
             Kind::Empty => return Served::Taken,
             Kind::Command => Form::Resp,
@@ -255,9 +261,6 @@ impl State {
                 return Served::Taken;
             }
         };
-        if self.pipeline.is_blocked() {
-            return Served::NotYet;
-        }
         turn.outbox.commands += 1;
         self.command(request.command, args, form, turn, out)
     }
@@ -364,12 +367,9 @@ impl State {
         if !self.pipeline.may_read(keys_of(command, args)) {
             return Served::NotYet;
         }
-        let mut resident = args.len() <= MOST_WORDS_ON_LOOP;
-        if let Some(reads) = turn.reads
-            && resident
-        {
-            resident = self.read_here(reads, command, args, &form, out);
-        }
+        let resident = turn.reads.is_some_and(|reads| {
+            args.len() <= MOST_WORDS_ON_LOOP && self.read_here(reads, command, args, &form, out)
+        });
         if !resident && turn.outbox.reads_full {
             turn.outbox.waiting.push(self.id);
             return Served::NotYet;
