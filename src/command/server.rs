@@ -153,3 +153,51 @@ fn shutdown(client: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outco
     client.shutdown();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Session, transcript};
+
+    #[test]
+    fn settings_are_shown() {
+        transcript(&[
+            ("config get save", "*2 $4 save $0 "),
+            ("config get SAVE app* nosuch", "*4 $10 appendonly $3 yes $4 save $0 "),
+            ("config get nosuch", "*0"),
+            ("config get", "-ERR wrong number of arguments for 'config|get' command"),
+            (
+                "config set save x",
+                "-ERR CONFIG SET failed (possibly related to argument 'save') - can't set \
+                 immutable config",
+            ),
+            (
+                "config set nosuch x",
+                "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'",
+            ),
+            ("config resetstat", "+OK"),
+            ("info", "$2 # "),
+            ("INFO Server keyspace", "$17 # server+keyspace"),
+        ]);
+    }
+
+    #[test]
+    fn the_server_is_emptied() {
+        transcript(&[
+            ("mset a 1 b 2", "+OK"),
+            ("dbsize", ":2"),
+            ("flushall now", "-ERR syntax error"),
+            ("flushall async", "+OK"),
+            ("dbsize", ":0"),
+        ]);
+    }
+
+    #[test]
+    fn the_server_is_stopped_without_a_reply() {
+        let mut session = Session::default();
+        assert_eq!(session.run("shutdown foo"), "-ERR syntax error\r\n");
+        assert_eq!(session.run("shutdown abort"), "-ERR No shutdown in progress.\r\n");
+        assert!(!session.client.stopped);
+        assert_eq!(session.run("shutdown nosave"), "");
+        assert!(session.client.stopped);
+    }
+}

@@ -156,14 +156,22 @@ impl<'a> View<'a> {
         key: &[u8],
         patience: Patience,
     ) -> Result<Option<Value<'_>>, ReadError> {
+        let found = self.get_even_expired(database, key, patience)?;
+        Ok(found.filter(|value| !expired(value.expires_at)))
+    }
+
+    /// The value of `key`, expired or not.
+    pub(super) fn get_even_expired(
+        &self,
+        database: u8,
+        key: &[u8],
+        patience: Patience,
+    ) -> Result<Option<Value<'_>>, ReadError> {
         let hash = self.hash(key);
         loop {
             let source = Source::live(self.core, database, &self.guard);
             match source.find(hash, (database, key), patience) {
-                Ok(found) => {
-                    let value = found.map(|(_, value)| value);
-                    return Ok(value.filter(|value| !expired(value.expires_at)));
-                }
+                Ok(found) => return Ok(found.map(|(_, value)| value)),
                 Err(Stop::Moved) => std::hint::spin_loop(),
                 Err(Stop::Error(error)) => return Err(error),
             }
@@ -270,13 +278,20 @@ impl<'g> Source<'g> {
 
     /// Whether the record at `position` is of `key`, for replacing it. A record that is too damaged
     /// to tell counts as the key's: nobody can read it any more, and the write puts something sound
-    /// in its place.
+    /// in its place. That goes for one that tells another key, too: only its checksum makes it so.
     pub(super) fn is_of_key(&self, position: Position, key: (u8, &[u8])) -> Result<bool, Moved> {
         let segment = self.segment(position)?;
-        let same = |bytes: &[u8]| record::key_of(bytes).map_or(true, |found| found == key);
+        let told = |bytes: &[u8]| record::key_of(bytes).map(|found| found == key);
         if segment.is_resident(position) {
-            return Ok(same(segment.mapped(position)));
+            let bytes = segment.mapped(position);
+            return Ok(told(bytes).unwrap_or(true) || record::parse(bytes).is_err());
         }
-        Ok(segment.fetch_key(position, key.1.len()).map_or(true, |bytes| same(&bytes)))
+        let same = segment.fetch_key(position, key.1.len()).map(|bytes| told(&bytes));
+        let is_other = matches!(same, Ok(Ok(false) | Err(_)));
+        Ok(!is_other
+            || segment.fetch(position).map_or(true, |bytes| match record::parse(&bytes) {
+                Ok(record) => (record.database, record.key) == key,
+                Err(_) => true,
+            }))
     }
 }
