@@ -244,16 +244,19 @@ impl Server {
 pub fn settle(servers: &[Server]) {
     const LOOK: Duration = Duration::from_millis(200);
     let began = Instant::now();
+    let mut busy = Vec::new();
     while began.elapsed() < SETTLE {
         let before: Vec<Duration> = servers.iter().map(Server::cpu).collect();
         std::thread::sleep(LOOK);
-        let calm = |(server, before): (&Server, Duration)| {
-            server.cpu().saturating_sub(before) < LOOK / 50 && !server.rewrites()
+        let works = |(server, before): &(&Server, Duration)| {
+            server.cpu().saturating_sub(*before) > LOOK / 50 || server.rewrites()
         };
-        if servers.iter().zip(before).all(calm) {
+        busy = servers.iter().zip(before).filter(works).map(|(server, _)| server.kind).collect();
+        if busy.is_empty() {
             return;
         }
     }
+    eprintln!("{busy:?} did not come to rest in {SETTLE:?}");
 }
 
 fn free_addr() -> Result<SocketAddr> {
