@@ -1,5 +1,8 @@
 //! The server process: flags, logging, signals; the rest is `kvs::server`.
 
+#[path = "shared/usage.rs"]
+mod usage;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,6 +16,7 @@ use signal_hook::iterator::Signals;
 /// A durable, ordered key-value server for Redis clients, netcat and kvs-client.
 #[derive(Debug, Parser)]
 #[command(
+    name = "kvs-server",
     version,
     after_help = "Examples:
   kvs-server --dir /var/lib/kvs                 every acknowledged write survives a power cut
@@ -103,7 +107,11 @@ fn serve(config: Config) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    let config = match Flags::parse().check() {
+    let flags: Flags = match usage::parse("kvs-server") {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    let config = match flags.check() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("kvs-server: {error}");

@@ -1,30 +1,21 @@
-//! Compaction: copies what lives in segments with much dead weight into new ones, beside reads and
-//! writes. Also writes the hints of closed segments, and keeps track of which pages are in memory.
+//! Compaction: decides when and what to merge, beside reads and writes. Also writes the hints of
+//! closed segments, and keeps track of which pages are in memory.
 //!
-//! Thread: `kvs-compact`. Invariants:
-//! - a merge is one manifest edit {add, remove}; before it, a crash leaves the old segments, after it
-//!   the new ones, and the other files are deleted at the next open.
-//! - a copied key is moved in the index by compare-exchange: what a user changed meanwhile wins.
-//! - a tombstone goes only when no segment outside the merge holds an older record of its key, which
-//!   would come back without it; the hints tell.
-//! - a segment with damage is never merged away.
-//! - it is rate-limited, but for when the directory is about to outgrow its bound.
+//! Thread: `kvs-compact`. Invariants: the directory stays within [`Compactor::bound`] of the live
+//! data; work is paced, but for when that bound is far exceeded; nobody waits for this thread but
+//! who asks for [`Chore::CompactAll`].
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::core::{Core, lock};
-use super::filename;
-use super::hint::{self, Hint};
-use super::keydir::KeyHash;
-use super::position::Position;
-use super::record::{self, Record};
-use super::recovery;
+use super::core::Core;
+use super::hint;
+use super::hint_file;
+use super::merge::{Merge, STEP, Step};
 use super::scan;
-use super::segment::{HEADER, Origin, Segment};
+use super::segment::{HEADER, Segment};
 use crate::error::{KvsError, Result};
 
 /// What the thread is told.
@@ -39,10 +30,6 @@ pub enum Chore {
 const TICK: Duration = Duration::from_millis(100);
 /// How often it asks the kernel which pages are in memory.
 const RESIDENCY: Duration = Duration::from_secs(1);
-/// Bytes read or written between two looks at the clock.
-const STEP: usize = 256 * 1024;
-/// How many look-ups are warmed up at a time.
-const WARM: usize = 64;
 /// Dead bytes that are never worth a merge.
 const SLACK: u64 = 1024 * 1024;
 
@@ -75,15 +62,6 @@ impl From<Closing> for Interrupted {
     fn from(_: Closing) -> Self {
         Interrupted::Closing
     }
-}
-
-/// A record that was copied: whose key it is, where it was, where in the output it is.
-struct Move {
-    database: u8,
-    hash: KeyHash,
-    from: Position,
-    offset: u64,
-    size: usize,
 }
 
 impl Compactor {
@@ -162,7 +140,7 @@ impl Compactor {
             let hint = hint::Builder::from_scan(&scan).encode(segment.number(), segment.len());
             segment.set_seqs(hint.min_seq(), hint.max_seq());
             if scan.damage.is_empty() {
-                write_hint(&self.core, &hint)?;
+                hint_file::write(&self.core, &hint)?;
             } else {
                 segment.mark_damaged();
             }
@@ -230,140 +208,15 @@ impl Compactor {
 
     /// Merges `victims` into one new segment, or into none if nothing lives.
     fn merge(&mut self, victims: &[Arc<Segment>]) -> Result<(), Interrupted> {
-        let capacity: u64 = victims.iter().map(|victim| victim.len()).sum();
-        let output = self.core.create_segment(Origin::Merged, capacity)?;
-        let path = output.path().to_owned();
-        let merged = self.copy(victims, output);
-        match merged {
-            Ok(Some((output, moves))) => self.install(victims, output, &moves),
-            Ok(None) => Ok(()),
-            Err(error) => {
-                let _ = self.core.fs.remove(&path);
-                Err(error)
+        let core = Arc::clone(&self.core);
+        let mut merge = Merge::begin(&core, victims)?;
+        loop {
+            match merge.step()? {
+                Step::More => self.pace(STEP)?,
+                Step::Done => return Ok(merge.finish()?),
+                Step::Damaged => return Ok(()),
             }
         }
-    }
-
-    /// Copies what lives in `victims` to `output` and makes that durable, with its hint. `None` if
-    /// a victim turned out to be damaged.
-    fn copy(
-        &mut self,
-        victims: &[Arc<Segment>],
-        output: Segment,
-    ) -> Result<Option<(Segment, Vec<Move>)>, Interrupted> {
-        let mut copier = Copier {
-            output,
-            buffer: Vec::with_capacity(STEP * 2),
-            tail: HEADER as u64,
-            noted: Vec::new(),
-            moves: Vec::new(),
-            tombstones: Vec::new(),
-        };
-        for victim in victims {
-            let core = Arc::clone(&self.core);
-            let mut sound = true;
-            let mut reader = Reader::new(victim);
-            while reader.fill()? {
-                sound &= reader.records(|offset, record, place| {
-                    copier.note(&core, victim, offset, record, place);
-                });
-                if !sound {
-                    break;
-                }
-                copier.take_noted(&core, &reader.bytes);
-                copier.flush()?;
-                reader.advance();
-                self.core.stats.compaction_read.add(STEP as u64);
-                self.pace(STEP)?;
-            }
-            if !sound {
-                victim.mark_damaged();
-                log::error!("damaged: {} is left out of compaction", victim.path().display());
-                let _ = self.core.fs.remove(copier.output.path());
-                return Ok(None);
-            }
-        }
-        self.keep_needed_tombstones(victims, &mut copier)?;
-        copier.flush()?;
-        copier.output.sync()?;
-        self.core.stats.compaction_written.add(copier.tail);
-        let output = copier.output;
-        output.publish(copier.tail);
-        let hint = hint_of(&output);
-        output.set_seqs(hint.min_seq(), hint.max_seq());
-        write_hint(&self.core, &hint)?;
-        Ok(Some((output, copier.moves)))
-    }
-
-    /// Copies those tombstones whose keys an older segment outside the merge still has.
-    fn keep_needed_tombstones(
-        &self,
-        victims: &[Arc<Segment>],
-        copier: &mut Copier,
-    ) -> Result<(), Interrupted> {
-        if copier.tombstones.is_empty() {
-            return Ok(());
-        }
-        let mut undecided = std::mem::take(&mut copier.tombstones);
-        for other in self.core.segments.all() {
-            let merged = victims.iter().any(|victim| victim.number() == other.number());
-            // What is not closed is younger than every tombstone in a closed segment.
-            if merged || !other.is_sealed() || undecided.is_empty() {
-                continue;
-            }
-            let hint = recovery::read_hint(&self.core, &other);
-            undecided.retain(|bytes| {
-                let needed = match (record::parse(bytes), &hint) {
-                    (Ok(tombstone), _) if other.min_seq() > tombstone.seq => false,
-                    (Ok(tombstone), Some(hint)) if hint.covered() == other.len() => {
-                        tombstone.is_clear() || hint.contains(tombstone.database, tombstone.key)
-                    }
-                    _ => true,
-                };
-                if needed {
-                    copier.append_tombstone(bytes);
-                }
-                !needed
-            });
-        }
-        Ok(())
-    }
-
-    /// Puts `output` in place of `victims`: in the index, in the manifest, on the disk.
-    fn install(
-        &self,
-        victims: &[Arc<Segment>],
-        output: Segment,
-        moves: &[Move],
-    ) -> Result<(), Interrupted> {
-        let (number, empty) = (output.number(), output.is_empty());
-        let path = output.path().to_owned();
-        let mut added = Vec::new();
-        if !empty {
-            output.seal();
-            let output = self.core.segments.add(output)?;
-            added.push(number);
-            for moved in moves {
-                let to =
-                    Position::new(output.slot(), moved.offset, moved.size, moved.from.expires());
-                let keydir = Arc::clone(self.core.keydir(moved.database, &crossbeam_epoch::pin()));
-                // Counted first: whoever overwrites the key right after the move counts it out.
-                output.add_live(to.size() as i64);
-                if !keydir.relocate(moved.hash, moved.from, to) {
-                    output.add_live(-(to.size() as i64));
-                }
-            }
-        }
-        let removed: Vec<u64> = victims.iter().map(|victim| victim.number()).collect();
-        lock(&self.core.manifest).edit(&added, &removed)?;
-        self.core.segments.remove(victims);
-        self.core.remove_files(victims);
-        if empty {
-            let _ = self.core.fs.remove(&path);
-            let _ = self.core.fs.remove(&filename::hint(&self.core.dir, number));
-        }
-        self.core.stats.compactions.add(1);
-        Ok(())
     }
 
     /// Waits as long as `bytes` may take at the given rate; not at all when space is short.
@@ -386,186 +239,5 @@ impl Compactor {
                 }
             }
         }
-    }
-}
-
-/// The hint of a closed and sound segment.
-fn hint_of(segment: &Segment) -> Hint {
-    let bytes = segment.bytes_from(HEADER as u64);
-    let scan = scan::scan(bytes, HEADER as u64, segment.origin(), false);
-    hint::Builder::from_scan(&scan).encode(segment.number(), segment.len())
-}
-
-/// Writes a hint file: beside itself first, then renamed. Not synced: a hint that a power cut
-/// damages is found out by its checksum.
-fn write_hint(core: &Core, hint: &Hint) -> Result<()> {
-    let path = filename::hint(&core.dir, hint.segment());
-    let temporary = filename::temporary(&path);
-    let doing = || KvsError::io(format!("write {}", path.display()));
-    let _ = core.fs.remove(&temporary);
-    let file = core.fs.create(&temporary).map_err(doing())?;
-    file.write_all_at(hint.as_bytes(), 0).map_err(doing())?;
-    core.fs.rename(&temporary, &path).map_err(doing())
-}
-
-/// Writes the hints of these segments, for a clean close.
-pub(super) fn write_hints(core: &Core, segments: &[Arc<Segment>]) -> Result<()> {
-    for segment in segments {
-        if !segment.is_damaged() {
-            write_hint(core, &hint_of(segment))?;
-        }
-    }
-    Ok(())
-}
-
-/// A record of a victim that may live.
-struct Noted {
-    database: u8,
-    hash: KeyHash,
-    from: Position,
-    place: Range<usize>,
-    tombstone: bool,
-}
-
-/// Collects the output of a merge.
-struct Copier {
-    output: Segment,
-    buffer: Vec<u8>,
-    /// Where `buffer` goes.
-    tail: u64,
-    noted: Vec<Noted>,
-    moves: Vec<Move>,
-    tombstones: Vec<Vec<u8>>,
-}
-
-impl Copier {
-    fn note(
-        &mut self,
-        core: &Core,
-        victim: &Segment,
-        offset: u64,
-        record: &Record<'_>,
-        place: Range<usize>,
-    ) {
-        let expires = record.expires_at.is_some();
-        self.noted.push(Noted {
-            database: record.database,
-            hash: core.hasher.hash(record.key),
-            from: Position::new(victim.slot(), offset, place.len(), expires),
-            place,
-            tombstone: record.is_tombstone() || record.is_clear(),
-        });
-    }
-
-    /// Copies those of the noted records that the index points to out of `bytes`.
-    fn take_noted(&mut self, core: &Core, bytes: &[u8]) {
-        let guard = crossbeam_epoch::pin();
-        let mut noted = std::mem::take(&mut self.noted);
-        for some in noted.chunks(WARM) {
-            // First all cache misses at once, then the look-ups.
-            let touch = |sum, record: &Noted| {
-                sum ^ core.keydir(record.database, &guard).touch(record.hash, &guard)
-            };
-            std::hint::black_box(some.iter().fold(0, touch));
-            for record in some {
-                let bytes = &bytes[record.place.clone()];
-                if record.tombstone {
-                    self.tombstones.push(bytes.to_vec());
-                } else if core.keydir(record.database, &guard).points_to(
-                    record.hash,
-                    record.from,
-                    &guard,
-                ) {
-                    self.copy(record, bytes);
-                }
-            }
-        }
-        noted.clear();
-        self.noted = noted;
-    }
-
-    fn copy(&mut self, record: &Noted, bytes: &[u8]) {
-        self.moves.push(Move {
-            database: record.database,
-            hash: record.hash,
-            from: record.from,
-            offset: self.tail + self.buffer.len() as u64,
-            size: bytes.len(),
-        });
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    fn append_tombstone(&mut self, bytes: &[u8]) {
-        self.output.add_tombstone(super::position::rounded(bytes.len()) as u64);
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let doing = || KvsError::io(format!("write {}", self.output.path().display()));
-        self.output.file().write_all_at(&self.buffer, self.tail).map_err(doing())?;
-        self.tail += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-}
-
-/// Reads a segment through its file, in steps: through the map, each page would be a fault.
-struct Reader<'a> {
-    segment: &'a Segment,
-    bytes: Vec<u8>,
-    /// Where `bytes` lie in the segment.
-    base: u64,
-    /// How many of them were whole records, done with at the next [`Reader::advance`].
-    done: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn new(segment: &'a Segment) -> Reader<'a> {
-        Reader { segment, bytes: Vec::new(), base: HEADER as u64, done: 0 }
-    }
-
-    /// Reads the next step; false at the end.
-    fn fill(&mut self) -> Result<bool> {
-        let at = self.base + self.bytes.len() as u64;
-        let step = (self.segment.len() - at).min(STEP.max(self.bytes.len()) as u64) as usize;
-        if step == 0 && self.bytes.is_empty() {
-            return Ok(false);
-        }
-        let have = self.bytes.len();
-        self.bytes.resize(have + step, 0);
-        let doing = || KvsError::io(format!("read {}", self.segment.path().display()));
-        self.segment.file().read_exact_at(&mut self.bytes[have..], at).map_err(doing())?;
-        Ok(true)
-    }
-
-    /// Visits the whole records that were read: the offset, the record, its place in the bytes.
-    /// False if there is damage.
-    fn records(&mut self, mut visit: impl FnMut(u64, &Record<'_>, Range<usize>)) -> bool {
-        let mut at = 0;
-        let last = self.base + self.bytes.len() as u64 == self.segment.len();
-        let sound = loop {
-            let left = self.bytes.len() - at;
-            if left == 0 || (left < record::HEADER && !last) {
-                break true;
-            }
-            match record::parse(&self.bytes[at..]) {
-                Ok(record) => {
-                    let size = record.size();
-                    visit(self.base + at as u64, &record, at..at + size);
-                    at += size;
-                }
-                Err(record::Fault::Short) if !last => break true,
-                Err(_) => break false,
-            }
-        };
-        self.done = at;
-        sound
-    }
-
-    /// Lets go of the records that were visited.
-    fn advance(&mut self) {
-        self.bytes.drain(..self.done);
-        self.base += self.done as u64;
-        self.done = 0;
     }
 }

@@ -45,6 +45,13 @@ impl Segments {
 
     /// Gives `segment` a slot and makes it visible.
     pub fn add(&self, segment: Segment) -> Result<Arc<Segment>> {
+        let segment = Arc::new(segment);
+        self.add_shared(&segment)?;
+        Ok(segment)
+    }
+
+    /// [`Segments::add`] for a segment that is shared already.
+    pub fn add_shared(&self, segment: &Arc<Segment>) -> Result<()> {
         let mut free = lock(&self.free);
         let guard = crossbeam_epoch::pin();
         let mut table = self.table.load(&guard).clone();
@@ -58,10 +65,9 @@ impl Segments {
             )));
         }
         segment.set_slot(slot);
-        let segment = Arc::new(segment);
-        table[slot as usize] = Some(Arc::clone(&segment));
+        table[slot as usize] = Some(Arc::clone(segment));
         self.table.replace(table, &guard);
-        Ok(segment)
+        Ok(())
     }
 
     /// Takes segments out; who holds them keeps them.

@@ -24,10 +24,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use super::KvsEngine;
 use super::batch::Batch;
 use super::commit::{Committer, WriteJob};
-use super::compactor::{self, Chore, Compactor};
+use super::compactor::{Chore, Compactor};
 use super::core::{Core, lock};
 use super::filename;
 use super::fs::Fs;
+use super::hint_file;
 use super::keydir::HashCursor;
 use super::manifest::Manifest;
 use super::options::Options;
@@ -182,7 +183,8 @@ impl KvStore {
 
     pub(super) fn open_with(options: Options) -> Result<KvStore> {
         let began = Instant::now();
-        let doing = || KvsError::io(format!("create {}", options.dir.display()));
+        let doing =
+            || KvsError::io(format!("cannot use the directory {} (--dir)", options.dir.display()));
         options.fs.create_dir(&options.dir).map_err(doing())?;
         let lock_file = lock_dir(&options)?;
         name_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
@@ -400,7 +402,7 @@ impl Drop for Inner {
             Err(error) => log::error!("close: {error}"),
         }
         let core = &self.reader.core;
-        if let Err(error) = compactor::write_hints(core, &unhinted) {
+        if let Err(error) = hint_file::write_all(core, &unhinted) {
             log::warn!("close: {error}; the next open takes longer");
         }
         if let Some(prepared) = lock(&self.ready).take() {
