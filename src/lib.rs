@@ -57,7 +57,7 @@
 //! | `kvs-compact` | `engine/store.rs` | merges, hints, which pages are in memory | a channel from the writer, a clock |
 //! | `kvs-prepare` | `engine/store.rs` | fills the next segment with zeros | a channel from the writer |
 //! | `kvs-sync` | `engine/store.rs` | syncs once a second; with fsync everysec only | a clock |
-//! | pool | `thread_pool.rs` | calls of an engine that blocks; in place of all `kvs-*` threads | its queue |
+//! | `kvs-pool-N` | `thread_pool.rs` | calls of an engine that blocks; in place of all `kvs-*` threads | its queue |
 //!
 //! A program that embeds [`KvStore`] has the `kvs-*` threads but `kvs-open`, and its own threads
 //! read and commit by themselves. docs/architecture.md draws all this and follows one GET and one
