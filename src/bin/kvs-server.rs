@@ -49,6 +49,9 @@ struct Flags {
     /// Threads that read what is not in memory [default: twice the cores]
     #[arg(long, value_name = "N")]
     readers: Option<String>,
+    /// no: event loops leave all reads to those threads, even of what is in memory [default: yes]
+    #[arg(long, value_name = "YES|NO")]
+    loop_reads: Option<String>,
     /// Connections open at once [default: 10000]
     #[arg(long, value_name = "N")]
     max_clients: Option<String>,
@@ -77,6 +80,7 @@ impl Flags {
             segment_bytes: self.segment_bytes,
             loops: self.loops,
             readers: self.readers,
+            loop_reads: self.loop_reads,
             max_clients: self.max_clients,
             output_limit: self.output_limit,
             index: self.index,

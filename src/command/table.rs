@@ -375,3 +375,129 @@ pub(super) fn key_places(command: &Command, words: usize) -> impl Iterator<Item 
     let step = usize::try_from(step).unwrap_or_default().max(1);
     (start..end.max(start)).step_by(step)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::with_words;
+    use super::*;
+
+    fn refusal(line: &str) -> String {
+        with_words(line, |args| prepare(args).unwrap_err().into_owned())
+    }
+
+    #[test]
+    fn every_command_is_found_in_any_case() {
+        for command in commands() {
+            assert!(std::ptr::eq(lookup(command.name.as_bytes()).unwrap(), command));
+            let upper = command.name.to_ascii_uppercase();
+            assert!(std::ptr::eq(lookup(upper.as_bytes()).unwrap(), command), "{upper}");
+            for sub in command.subcommands {
+                assert_eq!(sub.name, format!("{}|{}", command.name, sub.last_name()));
+                assert!(command.subcommand(sub.last_name().as_bytes()).is_some());
+            }
+        }
+        assert!(commands().count() * 2 <= SLOTS);
+    }
+
+    #[test]
+    fn what_only_resembles_a_name_is_not_found() {
+        for name in [
+            &b""[..],
+            b"ge",
+            b"gett",
+            b"get\0",
+            b"get ",
+            b"\0get",
+            b"GE\x14",
+            b"g\xe5t",
+            b"bitfield\x7fro",
+            b"BITFIELD\x1fRO",
+            b"config|get",
+            b"incrbyfloatxxxx",
+            b"incrbyfloatxxxxx",
+            b"incrbyfloatxxxxxx",
+        ] {
+            assert!(lookup(name).is_none(), "{}", name.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn letters_become_small_and_nothing_else_changes() {
+        for byte in 0..=u8::MAX {
+            let word = u128::from_le_bytes([byte; 16]);
+            let expected = [byte.to_ascii_lowercase(); 16];
+            assert_eq!(lower_case(word).to_le_bytes(), expected, "{byte}");
+        }
+    }
+
+    #[test]
+    fn requests_are_refused_in_the_words_of_redis() {
+        for (line, expected) in [
+            ("foo", "ERR unknown command 'foo', with args beginning with: "),
+            ("foo a b", "ERR unknown command 'foo', with args beginning with: 'a' 'b' "),
+            ("\"f\\x00o\" a", "ERR unknown command 'f', with args beginning with: 'a' "),
+            ("get", "ERR wrong number of arguments for 'get' command"),
+            ("GET a b", "ERR wrong number of arguments for 'get' command"),
+            ("config", "ERR wrong number of arguments for 'config' command"),
+            ("config get", "ERR wrong number of arguments for 'config|get' command"),
+            ("config foo", "ERR unknown subcommand 'foo'. Try CONFIG HELP."),
+        ] {
+            assert_eq!(refusal(line), expected);
+        }
+        let long = "x".repeat(200);
+        let expected =
+            format!("ERR unknown command '{0}', with args beginning with: '{0}' ", &long[..QUOTED]);
+        assert_eq!(refusal(&format!("{long} {long} a")), expected);
+    }
+
+    #[test]
+    fn keys_are_where_the_table_says() {
+        for (line, keys) in [
+            ("get a", "a"),
+            ("mget a b c", "a b c"),
+            ("mset a 1 b 2", "a b"),
+            ("mset a 1 b", "a b"),
+            ("bitop and x a b", "x a b"),
+            ("rename a b", "a b"),
+            ("set a b ex 1", "a"),
+            ("ping a", ""),
+            ("config get a", ""),
+            ("range a b", ""),
+        ] {
+            let found = with_words(line, |args| {
+                let keys = keys_of(prepare(args).unwrap(), args);
+                keys.map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>()
+            });
+            assert_eq!(found.join(" "), keys, "{line}");
+        }
+    }
+
+    #[test]
+    fn browsers_are_told_by_their_first_word() {
+        assert!(is_cross_protocol(b"POST") && is_cross_protocol(b"host:"));
+        assert!(!is_cross_protocol(b"host") && !is_cross_protocol(b"GET"));
+    }
+
+    #[test]
+    fn flags_follow_from_how_a_command_runs() {
+        for command in commands() {
+            let writes = matches!(command.run, Run::Write(_));
+            assert_eq!(command.flags.contain(Flags::WRITE), writes, "{}", command.name);
+            assert!(!writes || !command.flags.contain(Flags::LOADING), "{}", command.name);
+        }
+    }
+
+    #[test]
+    #[ignore = "a measurement, for release builds"]
+    fn looking_up_takes_nanoseconds() {
+        let names: Vec<&[u8]> = vec![b"GET", b"set", b"PING", b"incrbyfloat", b"MGET", b"expire"];
+        let begin = std::time::Instant::now();
+        let rounds = 10_000_000;
+        for round in 0..rounds {
+            let name = std::hint::black_box(names[round % names.len()]);
+            std::hint::black_box(lookup(name));
+        }
+        let each = begin.elapsed().as_nanos() as f64 / rounds as f64;
+        println!("{each:.1} ns each");
+    }
+}

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::copier::STEP;
 use super::core::Core;
 use super::hint;
 use super::hint_file;
-use super::merge::{Merge, STEP, Step};
+use super::merge::{Merge, Step};
 use super::scan;
 use super::segment::{HEADER, Segment};
 use crate::error::{KvsError, Result};
@@ -30,6 +31,11 @@ pub enum Chore {
 const TICK: Duration = Duration::from_millis(100);
 /// How often it asks the kernel which pages are in memory.
 const RESIDENCY: Duration = Duration::from_secs(1);
+/// How long it rests after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// One merge copies no more than so many bytes, unless a single segment has more: positions reach
+/// to 32 GiB, and a hint has 32-bit tables.
+const MAX_MERGE: u64 = 4 * 1024 * 1024 * 1024;
 /// Dead bytes that are never worth a merge.
 const SLACK: u64 = 1024 * 1024;
 
@@ -41,6 +47,9 @@ pub struct Compactor {
     rate: u64,
     /// A chore that came while a merge was waiting for its budget.
     held: Vec<Chore>,
+    /// The bytes of all segments and of live records after a merge that won next to nothing.
+    fruitless: Option<(u64, u64)>,
+    failed: Option<Instant>,
     closing: bool,
 }
 
@@ -71,7 +80,16 @@ impl Compactor {
         unhinted: Vec<Arc<Segment>>,
         rate: u64,
     ) -> Compactor {
-        Compactor { core, chores, unhinted, rate, held: Vec::new(), closing: false }
+        Compactor {
+            core,
+            chores,
+            unhinted,
+            rate,
+            held: Vec::new(),
+            fruitless: None,
+            failed: None,
+            closing: false,
+        }
     }
 
     /// The thread's body: runs until the other side of the chores is gone. The segments that still
@@ -86,17 +104,24 @@ impl Compactor {
             self.wait();
             for chore in std::mem::take(&mut self.held) {
                 if let Chore::CompactAll(done) = chore {
-                    let _ = done.send(self.compact_all());
+                    let outcome = self.compact_all();
+                    self.poison_if_final(&outcome);
+                    let _ = done.send(outcome);
                 }
             }
             if let Err(Interrupted::Failed(error)) = self.work() {
                 log::error!("compaction: {error}");
-                if matches!(error, KvsError::Poisoned { .. }) {
-                    self.core.poison(&error);
-                }
+                self.failed = Some(Instant::now());
+                self.poison_if_final(&Err(error));
             }
         }
         self.unhinted
+    }
+
+    fn poison_if_final(&self, outcome: &Result<()>) {
+        if let Err(error @ KvsError::Poisoned { .. }) = outcome {
+            self.core.poison(error);
+        }
     }
 
     fn wait(&mut self) {
@@ -105,6 +130,8 @@ impl Compactor {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => self.closing = true,
         }
+        // Frees what was replaced or removed, also while nobody else brings the epoch forward.
+        crossbeam_epoch::pin().flush();
     }
 
     fn note(&mut self, chore: Chore) {
@@ -121,7 +148,8 @@ impl Compactor {
     }
 
     fn work(&mut self) -> Result<(), Interrupted> {
-        if self.core.check_poison().is_err() {
+        let rests = self.failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE);
+        if self.core.check_poison().is_err() || rests {
             return Ok(());
         }
         while let Some(victims) = self.pick() {
@@ -167,7 +195,7 @@ impl Compactor {
     /// the directory is within its bound.
     fn pick(&self) -> Option<Vec<Arc<Segment>>> {
         let (total, live) = self.core.space();
-        if total <= Self::bound(live) {
+        if total <= Self::bound(live) || self.is_fruitless(total, live) {
             return None;
         }
         let mut segments = self.closed_segments();
@@ -181,8 +209,10 @@ impl Compactor {
         let limit = (live / 8).max(self.core.segment_target());
         let mut copied = 0;
         segments.retain(|segment| {
-            let take = segment.live() < segment.len() && copied < limit;
-            copied += if take { segment.live() } else { 0 };
+            let copies = segment.live() + segment.tombstones();
+            let fits = copied == 0 || (copied < limit && copied + copies <= MAX_MERGE);
+            let take = segment.live() < segment.len() && fits;
+            copied += if take { copies } else { 0 };
             take
         });
         let (dead, size) = segments.iter().fold((0, 0), |(dead, size), segment| {
@@ -192,11 +222,29 @@ impl Compactor {
         (dead * 10 >= size && dead > 0).then_some(segments)
     }
 
+    /// Whether a merge would win next to nothing, as the last one did, because too little has
+    /// changed since: what takes the space are tombstones that are still needed.
+    fn is_fruitless(&self, total: u64, live: u64) -> bool {
+        let step = self.core.segment_target();
+        self.fruitless.is_some_and(|(total_then, live_then)| {
+            total < total_then + step && live + step > live_then
+        })
+    }
+
     fn compact_all(&mut self) -> Result<()> {
+        self.core.check_poison()?;
         let mut segments = self.closed_segments();
         segments.retain(|segment| segment.live() < segment.len() - HEADER as u64);
         segments.sort_by_key(|segment| segment.min_seq());
-        for victims in segments.chunks(4) {
+        let mut rest = &segments[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fitting = rest.iter().take(4).take_while(|segment| {
+                bytes += segment.len();
+                bytes <= MAX_MERGE
+            });
+            let (victims, others) = rest.split_at(fitting.count().max(1));
+            rest = others;
             match self.merge(victims) {
                 Ok(()) => {}
                 Err(Interrupted::Failed(error)) => return Err(error),
@@ -213,10 +261,15 @@ impl Compactor {
         loop {
             match merge.step()? {
                 Step::More => self.pace(STEP)?,
-                Step::Done => return Ok(merge.finish()?),
+                Step::Done => break,
                 Step::Damaged => return Ok(()),
             }
         }
+        let won = merge.finish()?;
+        let read: u64 = victims.iter().map(|victim| victim.len()).sum();
+        self.fruitless = (won * 10 < read).then(|| self.core.space());
+        self.unhinted.retain(|segment| !victims.iter().any(|victim| Arc::ptr_eq(victim, segment)));
+        Ok(())
     }
 
     /// Waits as long as `bytes` may take at the given rate; not at all when space is short.

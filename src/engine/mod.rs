@@ -9,6 +9,7 @@
 mod batch;
 mod commit;
 mod compactor;
+mod copier;
 mod core;
 mod epoch_cell;
 pub mod filename;

@@ -443,6 +443,12 @@ pub fn name_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
     let (path, engine) = (dir.join(filename::ENGINE), engine.name());
     let doing = || KvsError::io(format!("write {}", path.display()));
     match fs.read(&path) {
+        // A crash between creating the file and writing it leaves it empty.
+        Ok(bytes) if bytes.is_empty() => {
+            let file = fs.open(&path).map_err(doing())?;
+            file.write_all_at(format!("{engine}\n").as_bytes(), 0).map_err(doing())?;
+            file.sync_data().map_err(doing())
+        }
         Ok(bytes) => {
             let made_by = String::from_utf8_lossy(&bytes).trim().to_owned();
             if made_by == engine {

@@ -9,9 +9,9 @@
 //!   dropped the data with the first report. A full disk is the exception: what was written of the
 //!   group is cut off again, and the next group may fare better.
 //! - a unit lies in one segment as a whole.
+//! - of the segments that a writer wrote, the active one has the largest number.
 //! - a record's sequence number is larger than that of every record before it.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -107,7 +107,7 @@ impl Writer {
 
     fn commit_staged(&mut self) -> Result<()> {
         self.core.check_poison()?;
-        let (active, tail) = (Arc::clone(&self.active), self.tail);
+        let left = self.left.len();
         match self.write() {
             Ok(pieces) => {
                 self.count();
@@ -115,10 +115,9 @@ impl Writer {
                 self.tell_helpers();
                 Ok(())
             }
-            Err(error) if is_no_space(&error) && Arc::ptr_eq(&active, &self.active) => {
-                self.tail = tail;
-                if let Err(cause) = active.file().set_len(tail) {
-                    self.core.poison(&KvsError::from(cause));
+            Err(error) if is_no_space(&error) => {
+                if let Err(cause) = self.cut_off(left) {
+                    self.core.poison(&cause);
                 }
                 Err(KvsError::NoSpace)
             }
@@ -129,6 +128,18 @@ impl Writer {
         }
     }
 
+    /// Cuts off what was written of a group that found no room: in the segments that were left for
+    /// it, which are the `left`th and later ones, and in the active one. None of it was published.
+    fn cut_off(&mut self, left: usize) -> Result<()> {
+        for segment in &self.left[left..] {
+            segment.file().set_len(segment.len())?;
+            // Only the newest segment may have a torn end.
+            segment.sync()?;
+        }
+        self.tail = self.active.len();
+        Ok(self.active.file().set_len(self.tail)?)
+    }
+
     fn tell_helpers(&mut self) {
         let Some(helpers) = &mut self.helpers else { return };
         for segment in self.left.drain(..) {
@@ -136,7 +147,7 @@ impl Writer {
             // The compactor ends only after the writer has let go of it.
             let _ = helpers.chores.send(Chore::Sealed(segment));
         }
-        helpers.preparer.grown_to(self.tail);
+        helpers.preparer.grown_to(self.tail, self.active.number());
     }
 
     fn count(&self) {
@@ -194,8 +205,7 @@ impl Writer {
         }
         let needed = bytes + HEADER as u64;
         let capacity = self.core.segment_target().max(needed);
-        let prepared = self.helpers.as_mut().and_then(|helpers| helpers.preparer.take(needed));
-        let segment = match prepared {
+        let segment = match self.take_prepared(needed) {
             Some(segment) => {
                 self.core.stats.prepared_rotations.add(1);
                 segment
@@ -204,7 +214,14 @@ impl Writer {
         };
         let empty = self.tail == HEADER as u64;
         let removed = if empty { vec![self.active.number()] } else { Vec::new() };
-        lock(&self.core.manifest).edit(&[segment.number()], &removed)?;
+        let edited = lock(&self.core.manifest).edit(&[segment.number()], &removed);
+        if let Err(error) = edited {
+            // Whether the manifest lists it is unknown only after a failed sync.
+            if !matches!(error, KvsError::Poisoned { .. }) {
+                self.core.remove_files(&[Arc::new(segment)]);
+            }
+            return Err(error);
+        }
         let segment = self.core.segments.add(segment)?;
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
         *lock(&self.unsynced.active) = segment;
@@ -219,6 +236,18 @@ impl Writer {
         self.limit = self.active.capacity();
         self.tail = HEADER as u64;
         Ok(())
+    }
+
+    /// The prepared segment, if it has room for `needed` bytes. It must also have a larger number
+    /// than the active one, which it has not if the active one was made in a hurry meanwhile: the
+    /// newest segment is the one with the largest number.
+    fn take_prepared(&mut self, needed: u64) -> Option<Segment> {
+        let segment = self.helpers.as_mut()?.preparer.take()?;
+        if segment.capacity() >= needed && segment.number() > self.active.number() {
+            return Some(segment);
+        }
+        self.core.remove_files(&[Arc::new(segment)]);
+        None
     }
 
     /// Shows the group to readers: segment by segment, record by record.
@@ -297,14 +326,8 @@ impl Show<'_> {
             sum ^= self.keydir(staged).touch(staged.hash, self.guard);
         }
         for staged in staged {
-            let first = |_| Ok::<_, Infallible>(true);
-            let Ok(old) = self.keydir(staged).find(staged.hash, self.guard, first);
-            if let Some(position) = old
-                && let Some(segment) = self.core.segments.get(position.slot(), self.guard)
-                && segment.is_resident(position)
-            {
-                sum ^= segment.mapped(position).first().copied().map_or(0, u64::from);
-            }
+            let source = Source::live(self.core, staged.database, self.guard);
+            sum ^= source.touch_record(staged.hash);
         }
         std::hint::black_box(sum);
     }
@@ -362,6 +385,7 @@ impl Show<'_> {
 
     fn clear(&mut self, group: &Group, staged: &Staged) {
         self.add_new_keys(group);
+        let _no_moves = lock(&self.core.moving);
         for overlay in self.overlays {
             overlay.freeze(self.core, staged.database, self.guard);
         }

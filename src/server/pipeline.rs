@@ -3,7 +3,8 @@
 //!
 //! Thread: the connection's loop. The rules, in one place:
 //! - each request that is not answered at once gets a ticket; later replies wait behind it;
-//! - a read waits for this connection's unsettled writes of the same keys, and for no others;
+//! - a read waits for this connection's unsettled writes of the same keys, and for no others; one that
+//!   names no key (DBSIZE) may be about any, and waits for all;
 //! - a write waits for this connection's reads that are still at a worker, which must not see it;
 //! - a walk over many keys waits for all writes before it, and everything behind it waits for it.
 //!
@@ -18,6 +19,9 @@ pub type Ticket = u32;
 
 /// How many requests of one connection may be under way.
 const MAX_IN_FLIGHT: usize = 8192;
+
+/// So many bytes of replies wait at most behind one that is out, before nothing more is begun.
+const MAX_HELD: usize = 1024 * 1024;
 
 /// How the reply to a request is written.
 #[derive(Debug, Clone, Default)]
@@ -97,15 +101,16 @@ impl Pipeline {
 
     /// Whether nothing may be decoded now.
     pub fn is_blocked(&self) -> bool {
-        self.walks > 0 || self.slots.len() >= MAX_IN_FLIGHT
+        self.walks > 0 || self.slots.len() >= MAX_IN_FLIGHT || self.side.len() > MAX_HELD
     }
 
-    /// Whether a read of these keys may begin now.
-    pub fn may_read<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> bool {
+    /// Whether a read of these keys may begin now; without keys, it may be about any.
+    pub fn may_read<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> bool {
         if self.unsettled.is_empty() {
             return true;
         }
-        !self.touched_all && !keys.any(|key| self.is_unsettled(hash(key)))
+        let mut keys = keys.peekable();
+        !self.touched_all && keys.peek().is_some() && !keys.any(|key| self.is_unsettled(hash(key)))
     }
 
     fn is_unsettled(&self, hash: u32) -> bool {
@@ -257,6 +262,10 @@ mod tests {
         assert!(pipeline.may_read(keys(&["a", "b"])) && !pipeline.may_read(keys(&["c"])));
         pipeline.complete(second, b"+OK\r\n", &mut out);
         assert!(pipeline.may_read(keys(&["c"])) && pipeline.may_walk());
+        assert!(pipeline.may_read(keys(&[])));
+        let some = pipeline.begin_write(keys(&["d"]), Form::Resp);
+        assert!(!pipeline.may_read(keys(&[])), "DBSIZE counts d");
+        pipeline.complete(some, b"+OK\r\n", &mut out);
         let all = pipeline.begin_write(keys(&[]), Form::Resp);
         assert!(!pipeline.may_read(keys(&["x"])));
         pipeline.complete(all, b"+OK\r\n", &mut out);
@@ -274,6 +283,19 @@ mod tests {
         assert!(pipeline.is_blocked());
         pipeline.complete(walk, b"*0\r\n", &mut out);
         assert!(!pipeline.is_blocked());
+    }
+
+    #[test]
+    fn replies_that_are_held_back_hold_up_the_rest() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        let first = pipeline.begin_write(keys(&["a"]), Form::Resp);
+        while pipeline.side.len() <= MAX_HELD {
+            assert!(!pipeline.is_blocked());
+            pipeline.answer(Form::Resp, |side| side.resize(side.len() + 100_000, b'x'));
+        }
+        assert!(pipeline.is_blocked());
+        pipeline.complete(first, b"+OK\r\n", &mut out);
+        assert!(!pipeline.is_blocked() && out.len() > MAX_HELD);
     }
 
     #[test]
