@@ -63,6 +63,9 @@
 //! read and commit by themselves. docs/architecture.md draws all this and follows one GET and one
 //! SET through the files.
 
+// Module docs explain the inside to those who read the source.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod client;
 pub mod command;
 pub mod config;

@@ -108,7 +108,7 @@ fn readers_never_see_a_key_go_back_or_vanish() {
     let store = open(dir.path());
     for key in 0..KEYS {
         let version = acknowledged[key as usize].load(Ordering::SeqCst);
-        let expected = (version > 0 && version % 2 == 0).then(|| value(key, version));
+        let expected = (version > 0 && version.is_multiple_of(2)).then(|| value(key, version));
         assert_eq!(store.read(name(key)).unwrap(), expected, "key {key} after a reopen");
     }
 }

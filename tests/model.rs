@@ -1,5 +1,7 @@
 //! The engine against a BTreeMap: random operations, reopened and crashed on the way.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
