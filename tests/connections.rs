@@ -270,6 +270,20 @@ fn inline_lines_end_at_64_kib() {
     assert_eq!(shown(&reply), r"-ERR Protocol error: too big inline request\r\n");
 }
 
+#[test]
+fn json_lines_end_at_16_mib() {
+    let server = Running::start(|_| {});
+    let line = |len: usize| {
+        let frame = b"{\"args\":[\"strlen\",\"\"]}".len();
+        [b"{\"args\":[\"strlen\",\"", &vec![b'x'; len - frame][..], b"\"]}"].concat()
+    };
+    assert_eq!(shown(&converse(server.addr(), &[&line(16 << 20)[..], b"\n"].concat())), JSON_0);
+    let reply = converse(server.addr(), &[&line((16 << 20) + 1)[..], b"\n"].concat());
+    assert_eq!(shown(&reply), r"-ERR Protocol error: too big JSON line\r\n");
+}
+
+const JSON_0: &str = r#"{\"ok\":true,\"value\":0}\n"#;
+
 /// Lengths are promises: a thousand clients that announce half a gigabyte each cost next to nothing.
 #[test]
 fn announced_lengths_allocate_nothing() {

@@ -26,6 +26,10 @@ const MAX_HELD: usize = 1024 * 1024;
 /// So many bytes are read by workers at most at a time, unless it is for one request.
 const MAX_READ: usize = 1024 * 1024;
 
+/// How many keys of unsettled writes are told apart; a read looks through all of them. Beyond, any
+/// key counts as one of them.
+const MAX_UNSETTLED: usize = 8192;
+
 /// How the reply to a request is written.
 #[derive(Debug, Clone, Default)]
 pub enum Form {
@@ -144,12 +148,15 @@ impl Pipeline {
     pub fn begin_write<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>, form: Form) -> Ticket {
         let ticket = self.begin(Kind::Write, form);
         let before = self.unsettled.len();
-        for key in keys {
+        let mut keys = keys.peekable();
+        while self.unsettled.len() < MAX_UNSETTLED
+            && let Some(key) = keys.next()
+        {
             let hash = hash(key);
             self.touched |= 1 << (hash & 63);
             self.unsettled.push_back((ticket, Some(hash)));
         }
-        if self.unsettled.len() == before {
+        if self.unsettled.len() == before || keys.peek().is_some() {
             self.touched_all = true;
             self.unsettled.push_back((ticket, None));
         }
@@ -325,6 +332,20 @@ mod tests {
         assert!(pipeline.has_room(10) && !pipeline.has_room(11));
         pipeline.complete(large, b"$-1\r\n", &mut out);
         assert!(pipeline.has_room(usize::MAX));
+    }
+
+    #[test]
+    fn a_write_of_very_many_keys_counts_as_one_of_all() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        let names: Vec<String> = (0..3 * MAX_UNSETTLED).map(|i| format!("k{i}")).collect();
+        let all = || names.iter().map(String::as_bytes);
+        let first = pipeline.begin_write(all(), Form::Resp);
+        let second = pipeline.begin_write(all(), Form::Resp);
+        assert!(pipeline.unsettled.len() <= MAX_UNSETTLED + 2);
+        pipeline.complete(first, b"+OK\r\n", &mut out);
+        assert!(!pipeline.may_read(all().skip(names.len() - 1)) && !pipeline.may_walk());
+        pipeline.complete(second, b"+OK\r\n", &mut out);
+        assert!(pipeline.may_read(all()) && pipeline.may_walk());
     }
 
     #[test]
