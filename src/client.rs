@@ -8,6 +8,7 @@
 
 mod input;
 mod pipeline;
+mod walk;
 
 use std::fmt::Debug;
 use std::io::{self, Write};
@@ -19,6 +20,7 @@ use crate::protocol::{ReplyDecoder, Value, encode_command};
 
 use input::Input;
 pub use pipeline::Pipeline;
+pub use walk::Walk;
 
 /// An output buffer larger than this is given back once it is sent, in bytes.
 const KEEP_OUTPUT: usize = 1 << 20;
@@ -137,6 +139,12 @@ impl Client {
         F: FnMut(Value) -> Result<()>,
     {
         Pipeline::new(self, window, on_reply)
+    }
+
+    /// All keys that start with `prefix` and their values, in key order where the server has one.
+    /// Where it has none, a key that is there throughout is seen at least once.
+    pub fn walk(&mut self, prefix: impl Into<Vec<u8>>) -> Walk<'_> {
+        Walk::new(self, prefix.into())
     }
 
     /// The value of `key`, None if it is not there.

@@ -1,1 +1,224 @@
-fn main() {}
+//! The store in a directory, without a server.
+
+mod shared;
+
+use std::io::Write as _;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use indicatif::HumanBytes;
+use kvs::engine::{Options, Patience, ReadError, View, behind_prefix, record};
+use kvs::protocol::{JsonEntry, write_json_entry};
+use kvs::{KvStore, KvsError};
+
+use shared::{Done, Output, Progress, Source, Stop, Word};
+
+/// A batch of loaded keys is written when it has so many bytes of keys and values: then the sync
+/// costs little beside the writing.
+const BATCH_BYTES: usize = 1 << 20;
+/// Or so many keys.
+const BATCH_KEYS: usize = 8192;
+
+const EXAMPLES: &str = "\
+Examples:
+  kvs set name Ada                 in the current directory
+  kvs get name --dir /var/lib/kvs
+  kvs set -- -key -value           words that begin with '-' come after '--'
+  kvs dump > all.jsonl             every key and value, one JSON line each
+  kvs dump --prefix user: | jq -r .key
+  kvs load all.jsonl --dir copy
+
+The directory is made if it is not there. While a server has it open, this program waits some
+seconds and gives up: use kvs-client then.
+
+Exit codes: 0 done (also: get found no key), 1 failed (also: rm found no key), 2 wrong words or flags.";
+
+/// Reads and changes the store in a directory, without a server.
+#[derive(Debug, Parser)]
+#[command(name = "kvs", version, after_help = EXAMPLES, arg_required_else_help = false)]
+struct Args {
+    /// The store's directory.
+    #[arg(long, global = true, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Give a key a value.
+    Set {
+        /// Any bytes, at most 64 KiB.
+        key: Word,
+        /// Any bytes, at most 512 MiB.
+        #[arg(allow_negative_numbers = true)]
+        value: Word,
+    },
+    /// Print a key's value, its bytes as they are, and a newline; or "Key not found".
+    Get {
+        /// The key.
+        key: Word,
+    },
+    /// Remove a key.
+    Rm {
+        /// The key.
+        key: Word,
+    },
+    /// Rewrite the files without what was overwritten or removed.
+    Compact,
+    /// Print all keys and values in key order, as JSON lines.
+    ///
+    /// {"key":"k","value":"v"}, and {"base64":"..."} in place of a string that is no UTF-8;
+    /// "expires_at" (milliseconds since 1970) where a key ends.
+    Dump {
+        /// Only the keys that start with this.
+        #[arg(long, value_name = "P", default_value = "")]
+        prefix: Word,
+    },
+    /// Set keys from JSON lines, as `dump` prints them.
+    ///
+    /// Stops at a line that is wrong; what came before it stays.
+    Load {
+        /// The file; - is standard input.
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let warn = |line: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
+        writeln!(line, "kvs: {}", record.args())
+    };
+    env_logger::Builder::new().filter_level(log::LevelFilter::Warn).format(warn).init();
+    shared::main("kvs", run)
+}
+
+fn run(args: Args) -> Result<Done, Stop> {
+    // No read workers: nothing in here uses them.
+    let store = Options::new(&args.dir).readers(0).open().map_err(|error| match error {
+        KvsError::Locked { .. } => shared::failure(format!("{error}; use kvs-client, or stop it")),
+        error => error,
+    })?;
+    match args.command {
+        Command::Set { key, value } => store.put(key.0, value.0)?,
+        Command::Get { key } => get(&store, &key)?,
+        Command::Rm { key } => return remove(&store, key),
+        Command::Compact => compact(&store, &args.dir)?,
+        Command::Dump { prefix } => dump(&store, prefix.as_ref())?,
+        Command::Load { file } => load(&store, &file)?,
+    }
+    Ok(Done::Well)
+}
+
+fn get(store: &KvStore, key: &Word) -> Result<(), Stop> {
+    match store.read(key)? {
+        Some(value) => Output::line(&value),
+        None => Output::line(b"Key not found"),
+    }
+}
+
+fn remove(store: &KvStore, key: Word) -> Result<Done, Stop> {
+    if store.delete(key.0)? {
+        return Ok(Done::Well);
+    }
+    Output::line(b"Key not found")?;
+    Ok(Done::InVain)
+}
+
+fn compact(store: &KvStore, dir: &Path) -> Result<(), Stop> {
+    let began = Instant::now();
+    let (before, _) = store.reader().space();
+    store.compact()?;
+    let (after, _) = store.reader().space();
+    eprintln!(
+        "compacted {}: {} before, {} now, in {:.1} s",
+        dir.display(),
+        HumanBytes(before),
+        HumanBytes(after),
+        began.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn dump(store: &KvStore, prefix: &[u8]) -> Result<(), Stop> {
+    let (mut output, mut progress) = (Output::new(), Progress::of_output());
+    let (mut line, mut keys, mut outcome) = (Vec::new(), 0, Ok(()));
+    let end = behind_prefix(prefix);
+    let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+    // Nobody else changes the store, so what a key has now is what it had in the snapshot; its
+    // expiry is only to be had by a look-up.
+    store.reader().snapshot(0).keys(range, |key| {
+        line.clear();
+        outcome = append_line(&store.reader().view(), key, &mut line).and_then(|()| {
+            if !line.is_empty() {
+                keys += 1;
+                progress.advance(line.len());
+            }
+            output.write(&line)
+        });
+        if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    outcome?;
+    output.flush()?;
+    progress.sum_up("dumped", keys);
+    Ok(())
+}
+
+/// Appends a key's line; nothing if it expired meanwhile.
+fn append_line(view: &View<'_>, key: &[u8], line: &mut Vec<u8>) -> Result<(), Stop> {
+    match view.get(0, key, Patience::MayWait) {
+        Ok(Some(value)) => write_json_entry(key, &value.bytes, value.expires_at, line),
+        Ok(None) | Err(ReadError::NotResident) => {}
+        Err(ReadError::Failed(error)) => return Err(Stop::Failed(error)),
+    }
+    Ok(())
+}
+
+fn load(store: &KvStore, file: &Path) -> Result<(), Stop> {
+    let mut source = Source::open(file)?;
+    let mut loaded = 0;
+    let outcome = load_batches(store, &mut source, &mut loaded);
+    Ok(source.finish(outcome, loaded)?)
+}
+
+/// Counts in `loaded` what is durable.
+fn load_batches(store: &KvStore, source: &mut Source, loaded: &mut u64) -> kvs::Result<()> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    loop {
+        let next = next_storable(source);
+        if let Ok(Some(entry)) = next {
+            bytes += entry.key.len() + entry.value.len();
+            batch.push(entry);
+            if bytes < BATCH_BYTES && batch.len() < BATCH_KEYS {
+                continue;
+            }
+            *loaded += write(store, std::mem::take(&mut batch))?;
+            bytes = 0;
+            continue;
+        }
+        *loaded += write(store, batch)?;
+        return next.map(drop);
+    }
+}
+
+/// The next entry, refused with its place if the store cannot hold it.
+fn next_storable(source: &mut Source) -> kvs::Result<Option<JsonEntry>> {
+    let Some(entry) = source.next_entry()? else { return Ok(None) };
+    match record::check_lengths(entry.key.len(), entry.value.len()) {
+        Ok(()) => Ok(Some(entry)),
+        Err(error) => Err(source.refusal(source.number(), error)),
+    }
+}
+
+/// Writes a batch: all of it or nothing. Its number of keys.
+fn write(store: &KvStore, batch: Vec<JsonEntry>) -> Result<u64, KvsError> {
+    store.update(move |txn| {
+        for entry in &batch {
+            txn.put(0, &entry.key, &entry.value, entry.expires_at)?;
+        }
+        Ok(batch.len() as u64)
+    })
+}

@@ -9,7 +9,7 @@
 //! Invariant: a job is finished exactly once, after its group is durable and visible, or after it
 //! failed; the writer's lock is not held while jobs are finished.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::Thread;
@@ -125,8 +125,13 @@ impl Committer {
     }
 }
 
+/// Commits a single command. One that panics has its open unit undone before the panic goes on.
 fn run_alone<R>(writer: &mut Writer, command: impl FnOnce(&mut Txn<'_>) -> Result<R>) -> Result<R> {
-    let result = writer.txn().unit(command)?;
+    let staged = catch_unwind(AssertUnwindSafe(|| writer.txn().unit(command)));
+    let result = staged.unwrap_or_else(|panic| {
+        writer.group().abandon_unit();
+        resume_unwind(panic)
+    })?;
     writer.commit()?;
     Ok(result)
 }

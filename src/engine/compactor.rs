@@ -1,29 +1,22 @@
-//! Compaction: copies what lives in segments with much dead weight into new ones, beside reads and
-//! writes. Also writes the hints of closed segments, and keeps track of which pages are in memory.
+//! Compaction: decides when and what to merge, beside reads and writes. Also writes the hints of
+//! closed segments, and keeps track of which pages are in memory.
 //!
-//! Thread: `kvs-compact`. Invariants:
-//! - a merge is one manifest edit {add, remove}; before it, a crash leaves the old segments, after it
-//!   the new ones, and the other files are deleted at the next open.
-//! - a copied key is moved in the index by compare-exchange: what a user changed meanwhile wins.
-//! - a tombstone goes only when no segment outside the merge holds an older record of its key, which
-//!   would come back without it; the hints tell.
-//! - a segment with damage is never merged away.
-//! - it is rate-limited, but for when the directory is about to outgrow its bound.
+//! Thread: `kvs-compact`. Invariants: the directory stays within [`Compactor::bound`] of the live
+//! data; work is paced, but for when that bound is far exceeded; nobody waits for this thread but
+//! who asks for [`Chore::CompactAll`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::core::{Core, lock};
-use super::filename;
-use super::hint::{self, Hint};
-use super::keydir::KeyHash;
-use super::position::Position;
-use super::record::{self, Record};
-use super::recovery;
+use super::copier::STEP;
+use super::core::Core;
+use super::hint;
+use super::hint_file;
+use super::merge::{Merge, Step};
 use super::scan;
-use super::segment::{HEADER, Origin, Segment};
+use super::segment::{HEADER, Segment};
 use crate::error::{KvsError, Result};
 
 /// What the thread is told.
@@ -38,8 +31,11 @@ pub enum Chore {
 const TICK: Duration = Duration::from_millis(100);
 /// How often it asks the kernel which pages are in memory.
 const RESIDENCY: Duration = Duration::from_secs(1);
-/// Bytes read or written between two looks at the clock.
-const STEP: usize = 256 * 1024;
+/// How long it rests after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// One merge copies no more than so many bytes, unless a single segment has more: positions reach
+/// to 32 GiB, and a hint has 32-bit tables.
+const MAX_MERGE: u64 = 4 * 1024 * 1024 * 1024;
 /// Dead bytes that are never worth a merge.
 const SLACK: u64 = 1024 * 1024;
 
@@ -51,6 +47,9 @@ pub struct Compactor {
     rate: u64,
     /// A chore that came while a merge was waiting for its budget.
     held: Vec<Chore>,
+    /// The bytes of all segments and of live records after a merge that won next to nothing.
+    fruitless: Option<(u64, u64)>,
+    failed: Option<Instant>,
     closing: bool,
 }
 
@@ -74,15 +73,6 @@ impl From<Closing> for Interrupted {
     }
 }
 
-/// A record that was copied: whose key it is, where it was, where in the output it is.
-struct Move {
-    database: u8,
-    hash: KeyHash,
-    from: Position,
-    offset: u64,
-    size: usize,
-}
-
 impl Compactor {
     pub(super) fn new(
         core: Arc<Core>,
@@ -90,7 +80,16 @@ impl Compactor {
         unhinted: Vec<Arc<Segment>>,
         rate: u64,
     ) -> Compactor {
-        Compactor { core, chores, unhinted, rate, held: Vec::new(), closing: false }
+        Compactor {
+            core,
+            chores,
+            unhinted,
+            rate,
+            held: Vec::new(),
+            fruitless: None,
+            failed: None,
+            closing: false,
+        }
     }
 
     /// The thread's body: runs until the other side of the chores is gone. The segments that still
@@ -105,17 +104,24 @@ impl Compactor {
             self.wait();
             for chore in std::mem::take(&mut self.held) {
                 if let Chore::CompactAll(done) = chore {
-                    let _ = done.send(self.compact_all());
+                    let outcome = self.compact_all();
+                    self.poison_if_final(&outcome);
+                    let _ = done.send(outcome);
                 }
             }
             if let Err(Interrupted::Failed(error)) = self.work() {
                 log::error!("compaction: {error}");
-                if matches!(error, KvsError::Poisoned { .. }) {
-                    self.core.poison(&error);
-                }
+                self.failed = Some(Instant::now());
+                self.poison_if_final(&Err(error));
             }
         }
         self.unhinted
+    }
+
+    fn poison_if_final(&self, outcome: &Result<()>) {
+        if let Err(error @ KvsError::Poisoned { .. }) = outcome {
+            self.core.poison(error);
+        }
     }
 
     fn wait(&mut self) {
@@ -124,6 +130,8 @@ impl Compactor {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => self.closing = true,
         }
+        // Frees what was replaced or removed, also while nobody else brings the epoch forward.
+        crossbeam_epoch::pin().flush();
     }
 
     fn note(&mut self, chore: Chore) {
@@ -140,7 +148,8 @@ impl Compactor {
     }
 
     fn work(&mut self) -> Result<(), Interrupted> {
-        if self.core.check_poison().is_err() {
+        let rests = self.failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE);
+        if self.core.check_poison().is_err() || rests {
             return Ok(());
         }
         while let Some(victims) = self.pick() {
@@ -159,7 +168,7 @@ impl Compactor {
             let hint = hint::Builder::from_scan(&scan).encode(segment.number(), segment.len());
             segment.set_seqs(hint.min_seq(), hint.max_seq());
             if scan.damage.is_empty() {
-                write_hint(&self.core, &hint)?;
+                hint_file::write(&self.core, &hint)?;
             } else {
                 segment.mark_damaged();
             }
@@ -186,7 +195,7 @@ impl Compactor {
     /// the directory is within its bound.
     fn pick(&self) -> Option<Vec<Arc<Segment>>> {
         let (total, live) = self.core.space();
-        if total <= Self::bound(live) {
+        if total <= Self::bound(live) || self.is_fruitless(total, live) {
             return None;
         }
         let mut segments = self.closed_segments();
@@ -200,8 +209,10 @@ impl Compactor {
         let limit = (live / 8).max(self.core.segment_target());
         let mut copied = 0;
         segments.retain(|segment| {
-            let take = segment.live() < segment.len() && copied < limit;
-            copied += if take { segment.live() } else { 0 };
+            let copies = segment.live() + segment.tombstones();
+            let fits = copied == 0 || (copied < limit && copied + copies <= MAX_MERGE);
+            let take = segment.live() < segment.len() && fits;
+            copied += if take { copies } else { 0 };
             take
         });
         let (dead, size) = segments.iter().fold((0, 0), |(dead, size), segment| {
@@ -211,11 +222,29 @@ impl Compactor {
         (dead * 10 >= size && dead > 0).then_some(segments)
     }
 
+    /// Whether a merge would win next to nothing, as the last one did, because too little has
+    /// changed since: what takes the space are tombstones that are still needed.
+    fn is_fruitless(&self, total: u64, live: u64) -> bool {
+        let step = self.core.segment_target();
+        self.fruitless.is_some_and(|(total_then, live_then)| {
+            total < total_then + step && live + step > live_then
+        })
+    }
+
     fn compact_all(&mut self) -> Result<()> {
+        self.core.check_poison()?;
         let mut segments = self.closed_segments();
         segments.retain(|segment| segment.live() < segment.len() - HEADER as u64);
         segments.sort_by_key(|segment| segment.min_seq());
-        for victims in segments.chunks(4) {
+        let mut rest = &segments[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fitting = rest.iter().take(4).take_while(|segment| {
+                bytes += segment.len();
+                bytes <= MAX_MERGE
+            });
+            let (victims, others) = rest.split_at(fitting.count().max(1));
+            rest = others;
             match self.merge(victims) {
                 Ok(()) => {}
                 Err(Interrupted::Failed(error)) => return Err(error),
@@ -227,136 +256,19 @@ impl Compactor {
 
     /// Merges `victims` into one new segment, or into none if nothing lives.
     fn merge(&mut self, victims: &[Arc<Segment>]) -> Result<(), Interrupted> {
-        let capacity: u64 = victims.iter().map(|victim| victim.len()).sum();
-        let output = self.core.create_segment(Origin::Merged, capacity)?;
-        let path = output.path().to_owned();
-        let merged = self.copy(victims, output);
-        match merged {
-            Ok(Some((output, moves))) => self.install(victims, output, &moves),
-            Ok(None) => Ok(()),
-            Err(error) => {
-                let _ = self.core.fs.remove(&path);
-                Err(error)
+        let core = Arc::clone(&self.core);
+        let mut merge = Merge::begin(&core, victims)?;
+        loop {
+            match merge.step()? {
+                Step::More => self.pace(STEP)?,
+                Step::Done => break,
+                Step::Damaged => return Ok(()),
             }
         }
-    }
-
-    /// Copies what lives in `victims` to `output` and makes that durable, with its hint. `None` if
-    /// a victim turned out to be damaged.
-    fn copy(
-        &mut self,
-        victims: &[Arc<Segment>],
-        output: Segment,
-    ) -> Result<Option<(Segment, Vec<Move>)>, Interrupted> {
-        let mut copier = Copier {
-            output,
-            buffer: Vec::with_capacity(STEP * 2),
-            tail: HEADER as u64,
-            moves: Vec::new(),
-            tombstones: Vec::new(),
-        };
-        for victim in victims {
-            let core = Arc::clone(&self.core);
-            let mut sound = true;
-            let mut reader = Reader::new(victim);
-            while reader.fill()? {
-                sound &= reader.records(|offset, record, bytes| {
-                    copier.record(&core, victim, offset, record, bytes);
-                });
-                if !sound {
-                    break;
-                }
-                copier.flush()?;
-                self.core.stats.compaction_read.add(STEP as u64);
-                self.pace(STEP)?;
-            }
-            if !sound {
-                victim.mark_damaged();
-                log::error!("damaged: {} is left out of compaction", victim.path().display());
-                let _ = self.core.fs.remove(copier.output.path());
-                return Ok(None);
-            }
-        }
-        self.keep_needed_tombstones(victims, &mut copier)?;
-        copier.flush()?;
-        copier.output.sync()?;
-        self.core.stats.compaction_written.add(copier.tail);
-        let output = copier.output;
-        output.publish(copier.tail);
-        let hint = hint_of(&output);
-        output.set_seqs(hint.min_seq(), hint.max_seq());
-        write_hint(&self.core, &hint)?;
-        Ok(Some((output, copier.moves)))
-    }
-
-    /// Copies those tombstones whose keys an older segment outside the merge still has.
-    fn keep_needed_tombstones(
-        &self,
-        victims: &[Arc<Segment>],
-        copier: &mut Copier,
-    ) -> Result<(), Interrupted> {
-        if copier.tombstones.is_empty() {
-            return Ok(());
-        }
-        let mut undecided = std::mem::take(&mut copier.tombstones);
-        for other in self.core.segments.all() {
-            let merged = victims.iter().any(|victim| victim.number() == other.number());
-            // What is not closed is younger than every tombstone in a closed segment.
-            if merged || !other.is_sealed() || undecided.is_empty() {
-                continue;
-            }
-            let hint = recovery::read_hint(&self.core, &other);
-            undecided.retain(|bytes| {
-                let needed = match (record::parse(bytes), &hint) {
-                    (Ok(tombstone), _) if other.min_seq() > tombstone.seq => false,
-                    (Ok(tombstone), Some(hint)) if hint.covered() == other.len() => {
-                        tombstone.is_clear() || hint.contains(tombstone.database, tombstone.key)
-                    }
-                    _ => true,
-                };
-                if needed {
-                    copier.append_tombstone(bytes);
-                }
-                !needed
-            });
-        }
-        Ok(())
-    }
-
-    /// Puts `output` in place of `victims`: in the index, in the manifest, on the disk.
-    fn install(
-        &self,
-        victims: &[Arc<Segment>],
-        output: Segment,
-        moves: &[Move],
-    ) -> Result<(), Interrupted> {
-        let (number, empty) = (output.number(), output.is_empty());
-        let path = output.path().to_owned();
-        let mut added = Vec::new();
-        if !empty {
-            output.seal();
-            let output = self.core.segments.add(output)?;
-            added.push(number);
-            for moved in moves {
-                let to =
-                    Position::new(output.slot(), moved.offset, moved.size, moved.from.expires());
-                let keydir = Arc::clone(self.core.keydir(moved.database, &crossbeam_epoch::pin()));
-                // Counted first: whoever overwrites the key right after the move counts it out.
-                output.add_live(to.size() as i64);
-                if !keydir.relocate(moved.hash, moved.from, to) {
-                    output.add_live(-(to.size() as i64));
-                }
-            }
-        }
-        let removed: Vec<u64> = victims.iter().map(|victim| victim.number()).collect();
-        lock(&self.core.manifest).edit(&added, &removed)?;
-        self.core.segments.remove(victims);
-        self.core.remove_files(victims);
-        if empty {
-            let _ = self.core.fs.remove(&path);
-            let _ = self.core.fs.remove(&filename::hint(&self.core.dir, number));
-        }
-        self.core.stats.compactions.add(1);
+        let won = merge.finish()?;
+        let read: u64 = victims.iter().map(|victim| victim.len()).sum();
+        self.fruitless = (won * 10 < read).then(|| self.core.space());
+        self.unhinted.retain(|segment| !victims.iter().any(|victim| Arc::ptr_eq(victim, segment)));
         Ok(())
     }
 
@@ -380,138 +292,5 @@ impl Compactor {
                 }
             }
         }
-    }
-}
-
-/// The hint of a closed and sound segment.
-fn hint_of(segment: &Segment) -> Hint {
-    let bytes = segment.bytes_from(HEADER as u64);
-    let scan = scan::scan(bytes, HEADER as u64, segment.origin(), false);
-    hint::Builder::from_scan(&scan).encode(segment.number(), segment.len())
-}
-
-/// Writes a hint file: beside itself first, then renamed. Not synced: a hint that a power cut
-/// damages is found out by its checksum.
-fn write_hint(core: &Core, hint: &Hint) -> Result<()> {
-    let path = filename::hint(&core.dir, hint.segment());
-    let temporary = filename::temporary(&path);
-    let doing = || KvsError::io(format!("write {}", path.display()));
-    let _ = core.fs.remove(&temporary);
-    let file = core.fs.create(&temporary).map_err(doing())?;
-    file.write_all_at(hint.as_bytes(), 0).map_err(doing())?;
-    core.fs.rename(&temporary, &path).map_err(doing())
-}
-
-/// Writes the hints of these segments, for a clean close.
-pub(super) fn write_hints(core: &Core, segments: &[Arc<Segment>]) -> Result<()> {
-    for segment in segments {
-        if !segment.is_damaged() {
-            write_hint(core, &hint_of(segment))?;
-        }
-    }
-    Ok(())
-}
-
-/// Collects the output of a merge.
-struct Copier {
-    output: Segment,
-    buffer: Vec<u8>,
-    /// Where `buffer` goes.
-    tail: u64,
-    moves: Vec<Move>,
-    tombstones: Vec<Vec<u8>>,
-}
-
-impl Copier {
-    fn record(
-        &mut self,
-        core: &Core,
-        victim: &Segment,
-        offset: u64,
-        record: &Record<'_>,
-        bytes: &[u8],
-    ) {
-        if record.is_tombstone() || record.is_clear() {
-            self.tombstones.push(bytes.to_vec());
-            return;
-        }
-        let expires = record.expires_at.is_some();
-        let from = Position::new(victim.slot(), offset, bytes.len(), expires);
-        let hash = core.hasher.hash(record.key);
-        let guard = crossbeam_epoch::pin();
-        if core.keydir(record.database, &guard).points_to(hash, from, &guard) {
-            let offset = self.tail + self.buffer.len() as u64;
-            let (database, size) = (record.database, bytes.len());
-            self.moves.push(Move { database, hash, from, offset, size });
-            self.buffer.extend_from_slice(bytes);
-        }
-    }
-
-    fn append_tombstone(&mut self, bytes: &[u8]) {
-        self.output.add_tombstone(super::position::rounded(bytes.len()) as u64);
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let doing = || KvsError::io(format!("write {}", self.output.path().display()));
-        self.output.file().write_all_at(&self.buffer, self.tail).map_err(doing())?;
-        self.tail += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-}
-
-/// Reads a segment through its file, in steps: through the map, each page would be a fault.
-struct Reader<'a> {
-    segment: &'a Segment,
-    bytes: Vec<u8>,
-    /// Where `bytes` lie in the segment.
-    base: u64,
-    /// How many more of them the last record needs.
-    wanted: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn new(segment: &'a Segment) -> Reader<'a> {
-        Reader { segment, bytes: Vec::new(), base: HEADER as u64, wanted: 0 }
-    }
-
-    /// Reads the next step; false at the end.
-    fn fill(&mut self) -> Result<bool> {
-        let at = self.base + self.bytes.len() as u64;
-        let step = (self.segment.len() - at).min(STEP.max(self.wanted) as u64) as usize;
-        if step == 0 && self.bytes.is_empty() {
-            return Ok(false);
-        }
-        let have = self.bytes.len();
-        self.bytes.resize(have + step, 0);
-        let doing = || KvsError::io(format!("read {}", self.segment.path().display()));
-        self.segment.file().read_exact_at(&mut self.bytes[have..], at).map_err(doing())?;
-        Ok(true)
-    }
-
-    /// Visits the whole records that were read: offset, record, bytes. False if there is damage.
-    fn records(&mut self, mut visit: impl FnMut(u64, &Record<'_>, &[u8])) -> bool {
-        let mut at = 0;
-        let last = self.base + self.bytes.len() as u64 == self.segment.len();
-        let sound = loop {
-            let left = self.bytes.len() - at;
-            if left == 0 || (left < record::HEADER && !last) {
-                break true;
-            }
-            match record::parse(&self.bytes[at..]) {
-                Ok(record) => {
-                    let size = record.size();
-                    visit(self.base + at as u64, &record, &self.bytes[at..at + size]);
-                    at += size;
-                }
-                Err(record::Fault::Short) if !last => break true,
-                Err(_) => break false,
-            }
-        };
-        self.bytes.drain(..at);
-        self.base += at as u64;
-        self.wanted = self.bytes.len();
-        sound
     }
 }

@@ -35,6 +35,9 @@ pub struct Core {
     pub(super) segments: Segments,
     pub(super) snapshots: Snapshots,
     pub(super) manifest: Mutex<Manifest>,
+    /// Held while the compactor moves keys, and while a database is cleared: a move into an index
+    /// that was handed to the snapshots would lead to a segment they do not know.
+    pub(super) moving: Mutex<()>,
     poison: OnceLock<String>,
     /// Odd while an atomic batch becomes visible: who reads several keys looks at it before and
     /// after, and reads again if it changed.
@@ -61,6 +64,7 @@ impl Core {
             segments: Segments::default(),
             snapshots: Snapshots::default(),
             manifest: Mutex::new(manifest),
+            moving: Mutex::default(),
             poison: OnceLock::new(),
             batches: AtomicU64::new(0),
             stats: Arc::clone(&options.stats),
@@ -108,7 +112,8 @@ impl Core {
         (live / 8).max(SMALLEST).min(self.segment_bytes)
     }
 
-    /// Creates a segment and makes its name durable. Not listed in the manifest yet.
+    /// Creates a segment and makes its name and its header durable: what the manifest lists can be
+    /// opened after a power cut. Not listed there yet. After an error there is no such file.
     pub(super) fn create_segment(
         &self,
         origin: super::segment::Origin,
@@ -116,9 +121,17 @@ impl Core {
     ) -> Result<Segment> {
         let number = lock(&self.manifest).allocate();
         let path = super::filename::segment(&self.dir, number);
-        let segment = Segment::create(&*self.fs, &path, number, origin, capacity)?;
-        self.sync_dir()?;
-        Ok(segment)
+        let created = Segment::create(&*self.fs, &path, number, origin, capacity);
+        let durable = created.and_then(|segment| {
+            let doing = KvsError::io(format!("sync {}", path.display()));
+            segment.file().sync_data().map_err(doing)?;
+            self.sync_dir()?;
+            Ok(segment)
+        });
+        if durable.is_err() {
+            let _ = self.fs.remove(&path);
+        }
+        durable
     }
 
     pub(super) fn sync_dir(&self) -> Result<()> {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::mmap::Map;
+pub use super::mmap::Map;
 
 /// What the engine does with directories and names.
 pub trait Fs: Send + Sync + 'static {

@@ -104,7 +104,7 @@ impl<'a> Builder<'a> {
     /// The builder for what a scan found.
     pub fn from_scan(scan: &Scan<'a>) -> Builder<'a> {
         let mut builder = Builder::default();
-        for (offset, record) in &scan.records {
+        for (offset, record) in scan.records.iter().chain(&scan.unreadable) {
             builder.add_record(*offset, record);
         }
         builder

@@ -89,6 +89,18 @@ impl Manifest {
         next: u64,
         segments: BTreeSet<u64>,
     ) -> Result<Manifest> {
+        let manifest = Manifest::write_beside(fs, path, next, segments)?;
+        manifest.put_in_place()?;
+        Ok(manifest)
+    }
+
+    /// Writes a manifest beside its place, where it means nothing yet.
+    fn write_beside(
+        fs: &Arc<dyn Fs>,
+        path: PathBuf,
+        next: u64,
+        segments: BTreeSet<u64>,
+    ) -> Result<Manifest> {
         let doing = || KvsError::io(format!("write {}", path.display()));
         let edit = Edit { next, add: segments.iter().copied().collect(), remove: Vec::new() };
         let text = format!("{FIRST_LINE}{}", edit.line()?);
@@ -101,11 +113,16 @@ impl Manifest {
         let file = fs.create(&temporary).map_err(doing())?;
         file.write_all_at(text.as_bytes(), 0).map_err(doing())?;
         file.sync_data().map_err(doing())?;
-        fs.rename(&temporary, &path).map_err(doing())?;
-        if let Some(dir) = path.parent() {
-            fs.sync_dir(dir).map_err(doing())?;
-        }
         Ok(Manifest { fs: Arc::clone(fs), path, file, len: text.len() as u64, next, segments })
+    }
+
+    fn put_in_place(&self) -> Result<()> {
+        let doing = || KvsError::io(format!("write {}", self.path.display()));
+        self.fs.rename(&filename::temporary(&self.path), &self.path).map_err(doing())?;
+        match self.path.parent() {
+            Some(dir) => self.fs.sync_dir(dir).map_err(doing()),
+            None => Ok(()),
+        }
     }
 
     fn load(fs: &Arc<dyn Fs>, path: PathBuf) -> Result<Manifest> {
@@ -175,8 +192,23 @@ impl Manifest {
             self.segments.remove(number);
         }
         if self.len > REWRITE_BYTES && self.len > self.segments.len() as u64 * 10 * 10 {
-            let (path, segments) = (self.path.clone(), self.segments.clone());
-            *self = Manifest::create(&self.fs, path, self.next, segments)?;
+            self.rewrite()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file anew. Where that fails before the rename, the old one goes on growing: the
+    /// edit before it is durable and must not be told as failed.
+    fn rewrite(&mut self) -> Result<()> {
+        let (path, segments) = (self.path.clone(), self.segments.clone());
+        match Manifest::write_beside(&self.fs, path, self.next, segments) {
+            Ok(new) => {
+                // Which of the two has the name is not known after an error.
+                new.put_in_place()
+                    .map_err(|error| KvsError::Poisoned { cause: error.to_string() })?;
+                *self = new;
+            }
+            Err(error) => log::warn!("the manifest is not written anew: {error}"),
         }
         Ok(())
     }

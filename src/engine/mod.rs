@@ -9,15 +9,18 @@
 mod batch;
 mod commit;
 mod compactor;
+mod copier;
 mod core;
 mod epoch_cell;
 pub mod filename;
 pub mod fs;
 mod group;
 pub mod hint;
+mod hint_file;
 pub mod keydir;
 pub mod manifest;
 mod memory;
+mod merge;
 mod mmap;
 mod options;
 pub mod position;

@@ -21,7 +21,8 @@ const STEP: usize = 1024 * 1024;
 
 /// The writer's end.
 pub struct Preparer {
-    requests: Sender<()>,
+    /// The number of the active segment that another one is to follow.
+    requests: Sender<u64>,
     ready: Ready,
     asked: bool,
 }
@@ -31,30 +32,38 @@ pub(super) type Ready = Arc<Mutex<Option<Segment>>>;
 
 impl Preparer {
     /// Requests go to `requests`, whose other end [`run`] has; segments come through `ready`.
-    pub(super) fn new(requests: Sender<()>, ready: Ready) -> Preparer {
+    pub(super) fn new(requests: Sender<u64>, ready: Ready) -> Preparer {
         Preparer { requests, ready, asked: false }
     }
 
     /// Tells how far the active segment is filled: in time, the next one is asked for.
-    pub(super) fn grown_to(&mut self, tail: u64) {
+    pub(super) fn grown_to(&mut self, tail: u64, active: u64) {
         if !self.asked && tail > WORTHWHILE {
-            self.asked = self.requests.try_send(()).is_ok();
+            self.asked = self.requests.try_send(active).is_ok();
         }
     }
 
-    /// The prepared segment, if there is one with room for `needed` bytes.
-    pub(super) fn take(&mut self, needed: u64) -> Option<Segment> {
-        let segment = lock(&self.ready).take_if(|segment| segment.capacity() >= needed)?;
+    /// The prepared segment, if there is one. The active segment is about to be left: the next one
+    /// asks anew.
+    pub(super) fn take(&mut self) -> Option<Segment> {
         self.asked = false;
-        Some(segment)
+        lock(&self.ready).take()
     }
 }
 
 /// The thread's body: runs until the writer is gone.
-pub(super) fn run(core: &Core, requests: &Receiver<()>, ready: &Ready) {
-    while let Ok(()) = requests.recv() {
-        match prepare(core, requests) {
-            Ok(Some(segment)) => *lock(ready) = Some(segment),
+pub(super) fn run(core: &Core, requests: &Receiver<u64>, ready: &Ready) {
+    let mut asked = None;
+    while let Some(active) = asked.take().or_else(|| requests.recv().ok()) {
+        // Two requests may have come while one segment was filled.
+        if lock(ready).as_ref().is_some_and(|segment| segment.number() > active) {
+            continue;
+        }
+        match prepare(core, requests, &mut asked) {
+            Ok(Some(segment)) => {
+                let unused = lock(ready).replace(segment);
+                core.remove_files(&unused.map(Arc::new).into_iter().collect::<Vec<_>>());
+            }
             Ok(None) => return,
             // The writer makes do with a plain one.
             Err(error) => log::warn!("cannot prepare a segment: {error}"),
@@ -63,7 +72,12 @@ pub(super) fn run(core: &Core, requests: &Receiver<()>, ready: &Ready) {
 }
 
 /// A segment full of zeros; `None` if the writer went away meanwhile.
-fn prepare(core: &Core, requests: &Receiver<()>) -> Result<Option<Segment>> {
+/// A request that came meanwhile is left in `asked`.
+fn prepare(
+    core: &Core,
+    requests: &Receiver<u64>,
+    asked: &mut Option<u64>,
+) -> Result<Option<Segment>> {
     let capacity = core.segment_target();
     let segment = core.create_segment(Origin::Log, capacity)?;
     let zeros = vec![0u8; STEP];
@@ -74,7 +88,9 @@ fn prepare(core: &Core, requests: &Receiver<()>) -> Result<Option<Segment>> {
             .file()
             .write_all_at(&zeros[..step as usize], at)
             .and_then(|()| segment.file().sync_data());
-        let gone = requests.try_recv() == Err(TryRecvError::Disconnected);
+        let request = requests.try_recv();
+        let gone = request == Err(TryRecvError::Disconnected);
+        *asked = request.ok().or(*asked);
         if filled.is_err() || gone {
             core.remove_files(&[Arc::new(segment)]);
             return filled.map(|()| None).map_err(KvsError::io("fill a segment with zeros"));

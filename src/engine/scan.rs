@@ -22,6 +22,9 @@ const PLAUSIBLE_SEQ: u64 = 1 << 48;
 pub struct Scan<'a> {
     /// The sound records, with their offsets in the file.
     pub records: Vec<(u64, Record<'a>)>,
+    /// Records within the damage that still tell their key: all that is known of them is that they
+    /// lie between two others and have the right length.
+    pub unreadable: Vec<(u64, Record<'a>)>,
     /// Where there should be records and are none, as offsets in the file.
     pub damage: Vec<Range<u64>>,
     /// Where the records end.
@@ -53,6 +56,8 @@ pub fn scan(bytes: &[u8], base: u64, origin: Origin, newest: bool) -> Scan<'_> {
             Err(_) => {
                 let next = next_record(bytes, at + 1, |_| true).unwrap_or(bytes.len());
                 scan.damage.push(base + at as u64..base + next as u64);
+                let unreadable = unreadable(&bytes[at..next], base + at as u64);
+                scan.unreadable.extend(unreadable.unwrap_or_default());
                 batch = None;
                 at = next;
             }
@@ -69,6 +74,24 @@ pub fn scan(bytes: &[u8], base: u64, origin: Origin, newest: bool) -> Scan<'_> {
     scan
 }
 
+/// The records in damaged bytes by what their headers say, if these fit together. Each is taken for
+/// one that sets its key, whatever it was, so that the key answers with the damage.
+fn unreadable(bytes: &[u8], base: u64) -> Option<Vec<(u64, Record<'_>)>> {
+    let (mut at, mut records) = (0, Vec::new());
+    while at < bytes.len() {
+        let record = record::unchecked(&bytes[at..]).ok().filter(is_plausible)?;
+        if !record.is_clear() {
+            records.push((base + at as u64, Record { flags: 0, ..record }));
+        }
+        at += record.size();
+    }
+    Some(records)
+}
+
+fn is_plausible(record: &Record<'_>) -> bool {
+    record.seq < PLAUSIBLE_SEQ
+}
+
 fn group_follows(bytes: &[u8], from: usize) -> bool {
     next_record(bytes, from, |record| record.flags & record::GROUP_START != 0).is_some()
 }
@@ -81,10 +104,12 @@ fn next_record(bytes: &[u8], from: usize, wanted: impl Fn(&Record<'_>) -> bool) 
         // header could begin.
         let zeros = bytes[at..].iter().position(|b| *b != 0)?;
         at += zeros.saturating_sub(record::HEADER - 1);
-        match record::parse(&bytes[at..]) {
-            Ok(record) if record.seq < PLAUSIBLE_SEQ && wanted(&record) => return Some(at),
-            Ok(record) if record.seq < PLAUSIBLE_SEQ => at += record.size(),
-            _ => at += 1,
+        let plausible = record::unchecked(&bytes[at..]).is_ok_and(|record| is_plausible(&record));
+        let sound = plausible.then(|| record::parse(&bytes[at..]).ok()).flatten();
+        match sound {
+            Some(record) if wanted(&record) => return Some(at),
+            Some(record) => at += record.size(),
+            None => at += 1,
         }
     }
     None

@@ -45,8 +45,16 @@ impl Segments {
 
     /// Gives `segment` a slot and makes it visible.
     pub fn add(&self, segment: Segment) -> Result<Arc<Segment>> {
-        let mut free = lock(&self.free);
+        let segment = Arc::new(segment);
+        self.add_shared(&segment)?;
+        Ok(segment)
+    }
+
+    /// [`Segments::add`] for a segment that is shared already.
+    pub fn add_shared(&self, segment: &Arc<Segment>) -> Result<()> {
+        // Pinned first: a pin may run what was deferred, which takes the lock.
         let guard = crossbeam_epoch::pin();
+        let mut free = lock(&self.free);
         let mut table = self.table.load(&guard).clone();
         let slot = free.pop().unwrap_or_else(|| {
             table.push(None);
@@ -58,24 +66,28 @@ impl Segments {
             )));
         }
         segment.set_slot(slot);
-        let segment = Arc::new(segment);
-        table[slot as usize] = Some(Arc::clone(&segment));
+        table[slot as usize] = Some(Arc::clone(segment));
         self.table.replace(table, &guard);
-        Ok(segment)
+        drop(free);
+        // A table that waited in this thread's list would keep removed segments, and their space.
+        guard.flush();
+        Ok(())
     }
 
     /// Takes segments out; who holds them keeps them.
     pub fn remove(&self, segments: &[Arc<Segment>]) {
-        let _changing = lock(&self.free);
         let guard = crossbeam_epoch::pin();
+        let changing = lock(&self.free);
         let mut table = self.table.load(&guard).clone();
         for segment in segments {
             table[segment.slot() as usize] = None;
         }
         self.table.replace(table, &guard);
+        drop(changing);
         let slots: Vec<u32> = segments.iter().map(|segment| segment.slot()).collect();
         let free = Arc::clone(&self.free);
         guard.defer(move || lock(&free).extend(slots));
+        guard.flush();
     }
 
     /// All open segments, by slot.
@@ -86,4 +98,27 @@ impl Segments {
 
 fn lock(free: &Mutex<Vec<u32>>) -> MutexGuard<'_, Vec<u32>> {
     free.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fs::OsFs;
+    use crate::engine::segment::Origin;
+
+    /// A pin runs what was deferred, now and then; giving slots back in there takes the lock that
+    /// was held around the pin, and the thread waited for itself.
+    #[test]
+    fn slots_are_given_back_while_segments_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let segments = Segments::default();
+        for number in 0..500 {
+            let path = dir.path().join("segment");
+            let segment = Segment::create(&OsFs, &path, number, Origin::Log, 4096).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let segment = segments.add(segment).unwrap();
+            segments.remove(&[segment]);
+        }
+        assert!(segments.table(&crossbeam_epoch::pin()).len() < 500, "no slot was used again");
+    }
 }

@@ -177,6 +177,7 @@ impl Snapshot {
     /// The keys of one block of the index from `from` on, those that the index has not any more
     /// included, and where the next block begins.
     fn block(&self, from: &[u8], guard: &Guard) -> Result<Keys> {
+        let cleared = self.is_cleared();
         let source = self.source(guard);
         let order = source.keydir.order().ok_or(KvsError::Unsupported(
             "order of keys (it was opened with the unordered index)",
@@ -184,6 +185,10 @@ impl Snapshot {
         let (present, upper) = order.piece(from, guard);
         let mut keys: Vec<Box<[u8]>> = present.map(Into::into).collect();
         let behind = upper.map_or(Bound::Unbounded, Bound::Excluded);
+        if self.is_cleared() != cleared {
+            // The index that was read may be the one after the clear.
+            return self.block(from, guard);
+        }
         let known = keys.len();
         for entry in self.overlay.before.range::<[u8], _>((Bound::Included(from), behind)) {
             if entry.value().is_some() && keys[..known].binary_search(entry.key()).is_err() {
@@ -194,6 +199,12 @@ impl Snapshot {
             keys.sort_unstable();
         }
         Ok((keys, upper.map(<[u8]>::to_vec)))
+    }
+
+    /// Whether the database was cleared since the snapshot. Who finds it so, or finds this changed
+    /// after reading the index, may have read the new index and has to read again.
+    fn is_cleared(&self) -> bool {
+        self.overlay.frozen.get().is_some()
     }
 
     fn source<'g>(&'g self, guard: &'g Guard) -> Source<'g> {
@@ -213,7 +224,7 @@ impl Snapshot {
         let hash = self.core.hasher.hash(key);
         let name = (self.overlay.database, key);
         loop {
-            let cleared = self.overlay.frozen.get().is_some();
+            let cleared = self.is_cleared();
             let source = self.source(guard);
             // Without values, the record is only looked at if it may have expired.
             let read = values
@@ -227,6 +238,9 @@ impl Snapshot {
                     visit_before(place, key, visit)
                 });
             }
+            if self.is_cleared() != cleared {
+                continue;
+            }
             return match found {
                 Err(Stop::Moved) => continue,
                 Err(Stop::Error(ReadError::Failed(error))) => Err(error),
@@ -234,8 +248,6 @@ impl Snapshot {
                 Ok(Some((_, value))) if expired(value.expires_at) => Ok(ControlFlow::Continue(())),
                 Ok(Some((_, value))) => Ok(visit(key, &value.bytes)),
                 Ok(None) if !read => Ok(visit(key, b"")),
-                // Gone from the index and not in the overlay: the database is just being cleared.
-                Ok(None) if self.overlay.frozen.get().is_some() != cleared => continue,
                 Ok(None) => Ok(ControlFlow::Continue(())),
             };
         }

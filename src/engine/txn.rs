@@ -67,16 +67,22 @@ impl<'w> Txn<'w> {
 
     /// Whether a key is there, without its value being copied.
     pub fn contains(&mut self, database: u8, key: &[u8]) -> Result<bool> {
+        Ok(self.expiry(database, key)?.is_some_and(|expires_at| !expired(expires_at)))
+    }
+
+    /// When a key ends, if it is in the index: it may have ended.
+    fn expiry(&mut self, database: u8, key: &[u8]) -> Result<Option<Option<u64>>> {
         let hash = self.writer.core().hasher.hash(key);
         match self.writer.group().find(database, key, hash) {
-            Pending::Gone => return Ok(false),
-            Pending::Set(_, expires_at) => return Ok(!expired(expires_at)),
+            Pending::Gone => return Ok(None),
+            Pending::Set(_, expires_at) => return Ok(Some(expires_at)),
             Pending::Untouched => {}
         }
-        match View::new(self.writer.core()).get(database, key, Patience::MayWait) {
-            Ok(value) => Ok(value.is_some()),
+        let view = View::new(self.writer.core());
+        match view.get_even_expired(database, key, Patience::MayWait) {
+            Ok(value) => Ok(value.map(|value| value.expires_at)),
             Err(ReadError::Failed(error)) => Err(error),
-            Err(ReadError::NotResident) => Ok(false),
+            Err(ReadError::NotResident) => Ok(None),
         }
     }
 
@@ -92,13 +98,13 @@ impl<'w> Txn<'w> {
         self.push(database, Change::Put, key, value, expires_at)
     }
 
-    /// Removes a key; whether it was there.
+    /// Removes a key; whether it was there. One that has expired was not, but gives its place back.
     pub fn delete(&mut self, database: u8, key: &[u8]) -> Result<bool> {
-        let there = self.contains(database, key)?;
-        if there {
+        let found = self.expiry(database, key)?;
+        if found.is_some() {
             self.push(database, Change::Delete, key, b"", None)?;
         }
-        Ok(there)
+        Ok(found.is_some_and(|expires_at| !expired(expires_at)))
     }
 
     /// Removes all keys of a database.

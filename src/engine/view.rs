@@ -5,6 +5,7 @@
 //! memory from being reused. No lock is taken.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -155,18 +156,59 @@ impl<'a> View<'a> {
         key: &[u8],
         patience: Patience,
     ) -> Result<Option<Value<'_>>, ReadError> {
+        let found = self.get_even_expired(database, key, patience)?;
+        Ok(found.filter(|value| !expired(value.expires_at)))
+    }
+
+    /// The value of `key`, expired or not.
+    pub(super) fn get_even_expired(
+        &self,
+        database: u8,
+        key: &[u8],
+        patience: Patience,
+    ) -> Result<Option<Value<'_>>, ReadError> {
         let hash = self.hash(key);
         loop {
             let source = Source::live(self.core, database, &self.guard);
             match source.find(hash, (database, key), patience) {
-                Ok(found) => {
-                    let value = found.map(|(_, value)| value);
-                    return Ok(value.filter(|value| !expired(value.expires_at)));
-                }
+                Ok(found) => return Ok(found.map(|(_, value)| value)),
                 Err(Stop::Moved) => std::hint::spin_loop(),
                 Err(Stop::Error(error)) => return Err(error),
             }
         }
+    }
+
+    /// Reads ahead what looking these keys up will read, as far as it is in memory: the index, and
+    /// the records. One look-up waits for its cache misses one after the other; here those of
+    /// many keys overlap. Nothing is returned; only time is won.
+    pub fn warm_up<'k>(&self, database: u8, keys: impl Iterator<Item = &'k [u8]>) {
+        const AT_ONCE: usize = 32;
+        let source = Source::live(self.core, database, &self.guard);
+        let (mut hashes, mut count) = ([None; AT_ONCE], 0);
+        let mut sum = 0;
+        for (place, key) in hashes.iter_mut().zip(keys) {
+            let hash = self.hash(key);
+            *place = Some(hash);
+            count += 1;
+            sum ^= source.keydir.touch(hash, &self.guard);
+        }
+        for hash in hashes[..count].iter().flatten() {
+            sum ^= source.touch_record(*hash);
+        }
+        std::hint::black_box(sum);
+    }
+
+    /// The size of a key's record as the index knows it, a little too large rather than too small;
+    /// 0 if there is none. It reads no record.
+    pub fn record_size(&self, database: u8, key: &[u8]) -> usize {
+        let mut size = 0;
+        let keydir = self.core.keydir(database, &self.guard);
+        let _ = keydir.find(self.hash(key), &self.guard, |position| {
+            // Another key's with the same hash counts, too.
+            size += position.size();
+            Ok::<_, std::convert::Infallible>(false)
+        });
+        size
     }
 
     /// The number of the last atomic batch that became visible, `None` while one does. What was
@@ -219,15 +261,37 @@ impl<'g> Source<'g> {
         Ok(found.zip(value))
     }
 
+    /// Reads from the first record that has this hash, if it is in memory: see [`View::warm_up`].
+    pub(super) fn touch_record(&self, hash: KeyHash) -> u64 {
+        const LINE: usize = 64;
+        let any = |_| Ok::<_, Infallible>(true);
+        let Ok(Some(position)) = self.keydir.find(hash, self.guard, any) else { return 0 };
+        match self.segment(position) {
+            Ok(segment) if segment.is_resident(position) => {
+                let record = segment.mapped(position);
+                let lines = record.iter().step_by(LINE).take(4);
+                lines.fold(0, |sum, byte| sum ^ u64::from(*byte))
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether the record at `position` is of `key`, for replacing it. A record that is too damaged
     /// to tell counts as the key's: nobody can read it any more, and the write puts something sound
-    /// in its place.
+    /// in its place. That goes for one that tells another key, too: only its checksum makes it so.
     pub(super) fn is_of_key(&self, position: Position, key: (u8, &[u8])) -> Result<bool, Moved> {
         let segment = self.segment(position)?;
-        let same = |bytes: &[u8]| record::key_of(bytes).map_or(true, |found| found == key);
+        let told = |bytes: &[u8]| record::key_of(bytes).map(|found| found == key);
         if segment.is_resident(position) {
-            return Ok(same(segment.mapped(position)));
+            let bytes = segment.mapped(position);
+            return Ok(told(bytes).unwrap_or(true) || record::parse(bytes).is_err());
         }
-        Ok(segment.fetch_key(position, key.1.len()).map_or(true, |bytes| same(&bytes)))
+        let same = segment.fetch_key(position, key.1.len()).map(|bytes| told(&bytes));
+        let is_other = matches!(same, Ok(Ok(false) | Err(_)));
+        Ok(!is_other
+            || segment.fetch(position).map_or(true, |bytes| match record::parse(&bytes) {
+                Ok(record) => (record.database, record.key) == key,
+                Err(_) => true,
+            }))
     }
 }

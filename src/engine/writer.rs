@@ -9,6 +9,7 @@
 //!   dropped the data with the first report. A full disk is the exception: what was written of the
 //!   group is cut off again, and the next group may fare better.
 //! - a unit lies in one segment as a whole.
+//! - of the segments that a writer wrote, the active one has the largest number.
 //! - a record's sequence number is larger than that of every record before it.
 
 use std::io;
@@ -106,7 +107,7 @@ impl Writer {
 
     fn commit_staged(&mut self) -> Result<()> {
         self.core.check_poison()?;
-        let (active, tail) = (Arc::clone(&self.active), self.tail);
+        let left = self.left.len();
         match self.write() {
             Ok(pieces) => {
                 self.count();
@@ -114,10 +115,9 @@ impl Writer {
                 self.tell_helpers();
                 Ok(())
             }
-            Err(error) if is_no_space(&error) && Arc::ptr_eq(&active, &self.active) => {
-                self.tail = tail;
-                if let Err(cause) = active.file().set_len(tail) {
-                    self.core.poison(&KvsError::from(cause));
+            Err(error) if is_no_space(&error) => {
+                if let Err(cause) = self.cut_off(left) {
+                    self.core.poison(&cause);
                 }
                 Err(KvsError::NoSpace)
             }
@@ -128,6 +128,18 @@ impl Writer {
         }
     }
 
+    /// Cuts off what was written of a group that found no room: in the segments that were left for
+    /// it, which are the `left`th and later ones, and in the active one. None of it was published.
+    fn cut_off(&mut self, left: usize) -> Result<()> {
+        for segment in &self.left[left..] {
+            segment.file().set_len(segment.len())?;
+            // Only the newest segment may have a torn end.
+            segment.sync()?;
+        }
+        self.tail = self.active.len();
+        Ok(self.active.file().set_len(self.tail)?)
+    }
+
     fn tell_helpers(&mut self) {
         let Some(helpers) = &mut self.helpers else { return };
         for segment in self.left.drain(..) {
@@ -135,7 +147,7 @@ impl Writer {
             // The compactor ends only after the writer has let go of it.
             let _ = helpers.chores.send(Chore::Sealed(segment));
         }
-        helpers.preparer.grown_to(self.tail);
+        helpers.preparer.grown_to(self.tail, self.active.number());
     }
 
     fn count(&self) {
@@ -193,8 +205,7 @@ impl Writer {
         }
         let needed = bytes + HEADER as u64;
         let capacity = self.core.segment_target().max(needed);
-        let prepared = self.helpers.as_mut().and_then(|helpers| helpers.preparer.take(needed));
-        let segment = match prepared {
+        let segment = match self.take_prepared(needed) {
             Some(segment) => {
                 self.core.stats.prepared_rotations.add(1);
                 segment
@@ -203,7 +214,14 @@ impl Writer {
         };
         let empty = self.tail == HEADER as u64;
         let removed = if empty { vec![self.active.number()] } else { Vec::new() };
-        lock(&self.core.manifest).edit(&[segment.number()], &removed)?;
+        let edited = lock(&self.core.manifest).edit(&[segment.number()], &removed);
+        if let Err(error) = edited {
+            // Whether the manifest lists it is unknown only after a failed sync.
+            if !matches!(error, KvsError::Poisoned { .. }) {
+                self.core.remove_files(&[Arc::new(segment)]);
+            }
+            return Err(error);
+        }
         let segment = self.core.segments.add(segment)?;
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
         *lock(&self.unsynced.active) = segment;
@@ -218,6 +236,18 @@ impl Writer {
         self.limit = self.active.capacity();
         self.tail = HEADER as u64;
         Ok(())
+    }
+
+    /// The prepared segment, if it has room for `needed` bytes. It must also have a larger number
+    /// than the active one, which it has not if the active one was made in a hurry meanwhile: the
+    /// newest segment is the one with the largest number.
+    fn take_prepared(&mut self, needed: u64) -> Option<Segment> {
+        let segment = self.helpers.as_mut()?.preparer.take()?;
+        if segment.capacity() >= needed && segment.number() > self.active.number() {
+            return Some(segment);
+        }
+        self.core.remove_files(&[Arc::new(segment)]);
+        None
     }
 
     /// Shows the group to readers: segment by segment, record by record.
@@ -237,6 +267,10 @@ impl Writer {
                 core.batch_shows();
             }
             for i in first..end {
+                if i % WARM == 0 {
+                    let staged = self.group.staged();
+                    show.warm_up(&staged[i..staged.len().min(i + WARM)]);
+                }
                 let piece = pieces.iter().find(|piece| i < piece.records);
                 if let Some(piece) = piece {
                     show.record(&mut self.group, i, piece);
@@ -248,6 +282,8 @@ impl Writer {
             first = end;
         }
         show.add_new_keys(&self.group);
+        drop(guard);
+        free_replaced(self.group.staged().len());
     }
 
     /// Lets go of the helpers, syncs what is written and cuts off the zeros behind it. Returns the
@@ -261,6 +297,17 @@ impl Writer {
     }
 }
 
+/// Frees what a group of so many records has replaced: blocks of the ordered index, mostly. A pin
+/// does that by itself only now and then, and not enough of it for what large groups leave.
+fn free_replaced(records: usize) {
+    // What one flush frees, of crossbeam-epoch's constants: eight lists of 64, less what is lost to
+    // lists that are not full.
+    const AT_ONCE: usize = 256;
+    if records >= AT_ONCE / 4 {
+        (0..=records / AT_ONCE).for_each(|_| crossbeam_epoch::pin().flush());
+    }
+}
+
 fn is_no_space(error: &KvsError) -> bool {
     match error {
         KvsError::Io { source, .. } => {
@@ -269,6 +316,9 @@ fn is_no_space(error: &KvsError) -> bool {
         _ => false,
     }
 }
+
+/// How many records are warmed up at a time: as many as stay in the first-level cache.
+const WARM: usize = 64;
 
 /// The step from durable to visible.
 struct Show<'a> {
@@ -280,6 +330,21 @@ struct Show<'a> {
 }
 
 impl Show<'_> {
+    /// Reads ahead what showing these records will read: the index, and the records they replace.
+    /// Each look-up by itself would wait for three cache misses, one after the other; here those of
+    /// many keys overlap. (Measured: docs/performance.md.)
+    fn warm_up(&self, staged: &[Staged]) {
+        let mut sum = 0;
+        for staged in staged {
+            sum ^= self.keydir(staged).touch(staged.hash, self.guard);
+        }
+        for staged in staged {
+            let source = Source::live(self.core, staged.database, self.guard);
+            sum ^= source.touch_record(staged.hash);
+        }
+        std::hint::black_box(sum);
+    }
+
     fn record(&mut self, group: &mut Group, i: usize, piece: &Piece) {
         let staged = group.staged()[i];
         match staged.change {
@@ -333,6 +398,7 @@ impl Show<'_> {
 
     fn clear(&mut self, group: &Group, staged: &Staged) {
         self.add_new_keys(group);
+        let _no_moves = lock(&self.core.moving);
         for overlay in self.overlays {
             overlay.freeze(self.core, staged.database, self.guard);
         }

@@ -77,7 +77,7 @@ struct Base64<'a> {
     base64: Cow<'a, str>,
 }
 
-fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(super) fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -105,7 +105,7 @@ pub(super) fn read_request(line: &[u8], words: &mut Words) -> (Option<JsonId>, R
 }
 
 /// The message without the line number, which is always 1.
-fn describe(error: &serde_json::Error) -> String {
+pub(super) fn describe(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
 
@@ -133,20 +133,25 @@ fn collect_words(fields: &Line<'_>, words: &mut Words) -> Result<(), String> {
 
 /// Adds one word; the error says what the word must be.
 fn add_word(word: &RawValue, words: &mut Words) -> Result<(), &'static str> {
+    words.rewrite(|out| append_word(word, out))
+}
+
+/// Appends the bytes that a word stands for; the error says what the word must be.
+pub(super) fn append_word(word: &RawValue, out: &mut Vec<u8>) -> Result<(), &'static str> {
     const KINDS: &str = "must be a string, a number or {\"base64\": \"...\"}";
     let text = word.get();
     match text.as_bytes() {
         [b'-' | b'0'..=b'9', ..] => {
-            words.rewrite(|out| out.extend_from_slice(text.as_bytes()));
+            out.extend_from_slice(text.as_bytes());
             Ok(())
         }
         [b'"' | b'{', ..] => match serde_json::from_str::<Text<'_>>(text) {
             Ok(Text::Utf8(text)) => {
-                words.rewrite(|out| out.extend_from_slice(text.as_bytes()));
+                out.extend_from_slice(text.as_bytes());
                 Ok(())
             }
-            Ok(Text::Bytes(bytes)) => words
-                .rewrite(|out| BASE64_STANDARD.decode_vec(bytes.base64.as_bytes(), out))
+            Ok(Text::Bytes(bytes)) => BASE64_STANDARD
+                .decode_vec(bytes.base64.as_bytes(), out)
                 .map_err(|_| "is no valid base64"),
             Err(_) => Err(KINDS),
         },

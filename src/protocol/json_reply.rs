@@ -193,7 +193,8 @@ fn string(text: &str, out: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "a string that cannot be written to memory");
 }
 
-fn bulk(bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends bytes as a JSON string, or as `{"base64":"..."}` where they are no UTF-8.
+pub(super) fn bulk(bytes: &[u8], out: &mut Vec<u8>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => string(text, out),
         Err(_) => {

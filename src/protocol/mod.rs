@@ -6,12 +6,14 @@
 //!                   +- else inline ---+              JSON lines: json_reply rewrites it
 //! ```
 //!
-//! Clients have the other direction: [`encode_command`] and [`ReplyDecoder`].
+//! Clients have the other direction: [`encode_command`] and [`ReplyDecoder`]. Loading and dumping
+//! exchange [`JsonEntry`] lines.
 
 mod args;
 mod decoder;
 mod inline;
 mod json;
+mod json_lines;
 mod json_reply;
 mod multibulk;
 mod reply;
@@ -23,6 +25,7 @@ mod words;
 pub use args::{Args, Span};
 pub use decoder::{Decoder, Kind, Limits, ProtocolError, Request};
 pub use json::JsonId;
+pub use json_lines::{JsonEntry, write_json_entry};
 pub use json_reply::{write_json_error, write_json_reply};
 pub use reply::{Reply, Version};
 pub use reply_decoder::ReplyDecoder;

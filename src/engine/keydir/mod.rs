@@ -137,6 +137,14 @@ impl Keydir {
         Ok(found.map(|found| found.position))
     }
 
+    /// Reads what a look-up of `hash` will read first. Many of these in a row overlap their cache
+    /// misses, which look-ups, each waiting for its own, do not. The result is of no meaning, but
+    /// has to be used.
+    #[must_use]
+    pub fn touch(&self, hash: KeyHash, guard: &Guard) -> u64 {
+        self.table(hash, guard).touch(hash.stored())
+    }
+
     /// Whether the index leads to exactly this position.
     pub fn points_to(&self, hash: KeyHash, position: Position, guard: &Guard) -> bool {
         let same = |candidate| Ok::<_, std::convert::Infallible>(candidate == position);

@@ -90,6 +90,14 @@ impl Table {
         Ok(None)
     }
 
+    /// Reads what a look-up of `hash` will read first, so that it is in the cache by then.
+    pub fn touch(&self, hash: u32) -> u64 {
+        let home = self.home(hash);
+        let hash = self.hashes.get(home).map_or(0, |hash| hash.load(Ordering::Relaxed));
+        let word = self.positions.get(home).map_or(0, |word| word.load(Ordering::Relaxed));
+        u64::from(hash) ^ word
+    }
+
     fn read(&self, slot: usize) -> Option<Position> {
         Position::from_word(self.positions[slot].load(Ordering::Acquire))
     }

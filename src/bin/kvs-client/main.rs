@@ -1,0 +1,147 @@
+//! A client on the command line: one command, or all keys in and out of a server.
+
+mod bulk;
+#[path = "../shared/mod.rs"]
+mod shared;
+mod show;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use kvs::client::{Client, Timeouts};
+use kvs::protocol::Value;
+
+use shared::{Done, Output, Stop, Word};
+
+/// A server that takes longer to take a connection or to go on with a reply is given up.
+const TIMEOUTS: Timeouts =
+    Timeouts { connect: Some(Duration::from_secs(5)), io: Some(Duration::from_secs(60)) };
+
+const EXAMPLES: &str = "\
+Examples:
+  kvs-client set name Ada
+  kvs-client get name --addr 192.0.2.7:4000
+  kvs-client set -- -key -value             words that begin with '-' come after '--'
+  kvs-client call incrby visits 10          any command of the server
+  kvs-client dump > all.jsonl               every key and value, one JSON line each
+  kvs-client dump --prefix user: | jq -r .key
+  kvs-client load all.jsonl --addr 127.0.0.1:4001
+
+Exit codes: 0 done (also: get found no key), 1 failed (also: rm found no key), 2 wrong words or flags.";
+
+/// Talks to a kvs-server.
+#[derive(Debug, Parser)]
+#[command(name = "kvs-client", version, after_help = EXAMPLES, arg_required_else_help = false)]
+struct Args {
+    /// The server.
+    #[arg(
+        long,
+        global = true,
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:4000",
+        value_parser = address
+    )]
+    addr: SocketAddr,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Give a key a value.
+    Set {
+        /// Any bytes, at most 64 KiB.
+        key: Word,
+        /// Any bytes, at most 512 MiB.
+        #[arg(allow_negative_numbers = true)]
+        value: Word,
+    },
+    /// Print a key's value, its bytes as they are, and a newline; or "Key not found".
+    Get {
+        /// The key.
+        key: Word,
+    },
+    /// Remove a key.
+    Rm {
+        /// The key.
+        key: Word,
+    },
+    /// Check that the server answers; prints PONG.
+    Ping,
+    /// Send any command and print the reply.
+    Call {
+        /// The command and its arguments.
+        #[arg(required = true, value_name = "WORD", allow_negative_numbers = true)]
+        words: Vec<Word>,
+    },
+    /// Print all keys and values in key order, as JSON lines.
+    ///
+    /// {"key":"k","value":"v"}, and {"base64":"..."} in place of a string that is no UTF-8;
+    /// "expires_at" (milliseconds since 1970) where a key ends. The server goes on meanwhile: a key
+    /// that changes is printed as it was or as it is.
+    Dump {
+        /// Only the keys that start with this.
+        #[arg(long, value_name = "P", default_value = "")]
+        prefix: Word,
+    },
+    /// Set keys from JSON lines, as `dump` prints them.
+    ///
+    /// Stops at a line that is wrong or refused; what came before it stays. Loading a file again
+    /// does no harm.
+    Load {
+        /// The file; - is standard input.
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+}
+
+fn address(word: &str) -> Result<SocketAddr, String> {
+    word.parse().map_err(|_| "an address is IP:PORT, as in 127.0.0.1:4000".to_owned())
+}
+
+fn main() -> ExitCode {
+    shared::main("kvs-client", run)
+}
+
+fn run(args: Args) -> Result<Done, Stop> {
+    let mut client = Client::connect_with(args.addr, TIMEOUTS)?;
+    match args.command {
+        Command::Set { key, value } => client.set(key, value)?,
+        Command::Get { key } => get(&mut client, &key)?,
+        Command::Rm { key } => return remove(&mut client, &key),
+        Command::Ping => {
+            client.ping()?;
+            Output::line(b"PONG")?;
+        }
+        Command::Call { words } => call(&mut client, &words)?,
+        Command::Dump { prefix } => bulk::dump(&mut client, prefix.0)?,
+        Command::Load { file } => bulk::load(&mut client, &file)?,
+    }
+    Ok(Done::Well)
+}
+
+fn get(client: &mut Client, key: &Word) -> Result<(), Stop> {
+    match client.get(key)? {
+        Some(value) => Output::line(&value),
+        None => Output::line(b"Key not found"),
+    }
+}
+
+fn remove(client: &mut Client, key: &Word) -> Result<Done, Stop> {
+    if client.del(key)? {
+        return Ok(Done::Well);
+    }
+    eprintln!("Key not found");
+    Ok(Done::InVain)
+}
+
+/// An error of the server is an error here, too: on stderr.
+fn call(client: &mut Client, words: &[Word]) -> Result<(), Stop> {
+    match client.call(words)? {
+        Value::Error(message) => Err(shared::failure(format!("(error) {message}")).into()),
+        reply => Output::line(&show::show(&reply)),
+    }
+}

@@ -1,0 +1,193 @@
+//! What a merge reads and writes: victims record by record, and the output.
+//!
+//! Thread: `kvs-compact`; see [`compactor`](super::compactor).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::keydir::KeyHash;
+use super::position::{self, Position};
+use super::record::{self, Record};
+use super::segment::{HEADER, Segment};
+use crate::error::{KvsError, Result};
+
+/// Bytes read or written between two looks at the clock.
+pub(super) const STEP: usize = 256 * 1024;
+/// How many look-ups are warmed up at a time.
+const WARM: usize = 64;
+
+/// A record that was copied: whose key it is, where it was, where in the output it is.
+pub(super) struct Move {
+    pub(super) database: u8,
+    pub(super) hash: KeyHash,
+    pub(super) from: Position,
+    pub(super) offset: u64,
+    pub(super) size: usize,
+}
+
+/// A record of a victim that may live.
+struct Noted {
+    database: u8,
+    hash: KeyHash,
+    from: Position,
+    place: Range<usize>,
+    tombstone: bool,
+}
+
+/// Collects the output of a merge.
+pub(super) struct Copier {
+    pub(super) output: Arc<Segment>,
+    buffer: Vec<u8>,
+    /// Where `buffer` goes.
+    pub(super) tail: u64,
+    noted: Vec<Noted>,
+    pub(super) moves: Vec<Move>,
+    pub(super) tombstones: Vec<Vec<u8>>,
+}
+
+impl Copier {
+    pub(super) fn new(output: Arc<Segment>) -> Copier {
+        Copier {
+            output,
+            buffer: Vec::with_capacity(STEP * 2),
+            tail: HEADER as u64,
+            noted: Vec::new(),
+            moves: Vec::new(),
+            tombstones: Vec::new(),
+        }
+    }
+
+    pub(super) fn note(
+        &mut self,
+        core: &Core,
+        victim: &Segment,
+        offset: u64,
+        record: &Record<'_>,
+        place: Range<usize>,
+    ) {
+        let expires = record.expires_at.is_some();
+        self.noted.push(Noted {
+            database: record.database,
+            hash: core.hasher.hash(record.key),
+            from: Position::new(victim.slot(), offset, place.len(), expires),
+            place,
+            tombstone: record.is_tombstone() || record.is_clear(),
+        });
+    }
+
+    /// Copies those of the noted records that the index points to out of `bytes`.
+    pub(super) fn take_noted(&mut self, core: &Core, bytes: &[u8]) {
+        let guard = crossbeam_epoch::pin();
+        let mut noted = std::mem::take(&mut self.noted);
+        for some in noted.chunks(WARM) {
+            // First all cache misses at once, then the look-ups.
+            let touch = |sum, record: &Noted| {
+                sum ^ core.keydir(record.database, &guard).touch(record.hash, &guard)
+            };
+            std::hint::black_box(some.iter().fold(0, touch));
+            for record in some {
+                let bytes = &bytes[record.place.clone()];
+                if record.tombstone {
+                    self.tombstones.push(bytes.to_vec());
+                } else if core.keydir(record.database, &guard).points_to(
+                    record.hash,
+                    record.from,
+                    &guard,
+                ) {
+                    self.copy(record, bytes);
+                }
+            }
+        }
+        noted.clear();
+        self.noted = noted;
+    }
+
+    fn copy(&mut self, record: &Noted, bytes: &[u8]) {
+        self.moves.push(Move {
+            database: record.database,
+            hash: record.hash,
+            from: record.from,
+            offset: self.tail + self.buffer.len() as u64,
+            size: bytes.len(),
+        });
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    pub(super) fn append_tombstone(&mut self, bytes: &[u8]) {
+        self.output.add_tombstone(position::rounded(bytes.len()) as u64);
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    pub(super) fn flush(&mut self) -> Result<()> {
+        let doing = || KvsError::io(format!("write {}", self.output.path().display()));
+        self.output.file().write_all_at(&self.buffer, self.tail).map_err(doing())?;
+        self.tail += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// Reads a segment through its file, in steps: through the map, each page would be a fault.
+pub(super) struct Reader<'a> {
+    segment: &'a Segment,
+    pub(super) bytes: Vec<u8>,
+    /// Where `bytes` lie in the segment.
+    base: u64,
+    /// How many of them were whole records, done with at the next [`Reader::advance`].
+    done: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(segment: &'a Segment) -> Reader<'a> {
+        Reader { segment, bytes: Vec::new(), base: HEADER as u64, done: 0 }
+    }
+
+    /// Reads the next step; false at the end.
+    pub(super) fn fill(&mut self) -> Result<bool> {
+        let at = self.base + self.bytes.len() as u64;
+        let step = (self.segment.len() - at).min(STEP.max(self.bytes.len()) as u64) as usize;
+        if step == 0 && self.bytes.is_empty() {
+            return Ok(false);
+        }
+        let have = self.bytes.len();
+        self.bytes.resize(have + step, 0);
+        let doing = || KvsError::io(format!("read {}", self.segment.path().display()));
+        self.segment.file().read_exact_at(&mut self.bytes[have..], at).map_err(doing())?;
+        Ok(true)
+    }
+
+    /// Visits the whole records that were read: the offset, the record, its place in the bytes.
+    /// False if there is damage.
+    pub(super) fn records(
+        &mut self,
+        mut visit: impl FnMut(u64, &Record<'_>, Range<usize>),
+    ) -> bool {
+        let mut at = 0;
+        let last = self.base + self.bytes.len() as u64 == self.segment.len();
+        let sound = loop {
+            let left = self.bytes.len() - at;
+            if left == 0 || (left < record::HEADER && !last) {
+                break true;
+            }
+            match record::parse(&self.bytes[at..]) {
+                Ok(record) => {
+                    let size = record.size();
+                    visit(self.base + at as u64, &record, at..at + size);
+                    at += size;
+                }
+                Err(record::Fault::Short) if !last => break true,
+                Err(_) => break false,
+            }
+        };
+        self.done = at;
+        sound
+    }
+
+    /// Lets go of the records that were visited.
+    pub(super) fn advance(&mut self) {
+        self.bytes.drain(..self.done);
+        self.base += self.done as u64;
+        self.done = 0;
+    }
+}

@@ -1,0 +1,364 @@
+//! What scripts may rely on in `kvs` and `kvs-client`: words, output, exit codes.
+// The lint lets tests unwrap, but not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use support::{Outcome, Server, run};
+
+const KVS: &str = program!("kvs");
+const CLIENT: &str = program!("kvs-client");
+
+/// A program against one store, wherever that is: `flags` name it.
+struct Subject {
+    program: &'static str,
+    flags: Vec<String>,
+}
+
+impl Subject {
+    fn kvs(dir: &Path) -> Subject {
+        Subject { program: KVS, flags: vec!["--dir".into(), dir.to_str().unwrap().into()] }
+    }
+
+    fn client(server: &Server) -> Subject {
+        Subject { program: CLIENT, flags: vec!["--addr".into(), server.addr().to_string()] }
+    }
+
+    /// The flags come first, so that words may end with `--`.
+    fn run(&self, words: &[impl AsRef<OsStr>]) -> Outcome {
+        self.run_with(words, "")
+    }
+
+    fn run_with(&self, words: &[impl AsRef<OsStr>], input: impl AsRef<[u8]>) -> Outcome {
+        let flags = self.flags.iter().map(OsStr::new);
+        let args: Vec<&OsStr> = flags.chain(words.iter().map(AsRef::as_ref)).collect();
+        run(self.program, &args, input)
+    }
+
+    /// Runs what must succeed, without a word on stderr; its output.
+    #[track_caller]
+    fn ok(&self, words: &[impl AsRef<OsStr>]) -> String {
+        let outcome = self.run(words);
+        assert_eq!((outcome.code, &outcome.stderr[..]), (Some(0), ""), "{outcome:?}");
+        String::from_utf8(outcome.stdout).unwrap()
+    }
+}
+
+/// Nothing on stdout, one line on stderr that has `part`, this exit code.
+#[track_caller]
+fn assert_fails(outcome: &Outcome, code: i32, part: &str) {
+    assert_eq!((outcome.code, outcome.text()), (Some(code), ""), "{outcome:?}");
+    assert!(outcome.stderr.contains(part), "{part}: {outcome:?}");
+    assert_eq!(outcome.stderr.matches('\n').count(), 1, "{outcome:?}");
+    assert!(outcome.stderr.ends_with('\n'));
+}
+
+#[track_caller]
+fn assert_well(outcome: &Outcome, stderr: &str) {
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.starts_with(stderr), "{outcome:?}");
+}
+
+/// What holds for both programs.
+fn keys_are_set_read_and_removed(subject: &Subject) {
+    assert_eq!(subject.ok(&["set", "key", "one"]), "");
+    assert_eq!(subject.ok(&["get", "key"]), "one\n");
+    assert_eq!(subject.ok(&["set", "key", "two words"]), "");
+    assert_eq!(subject.ok(&["get", "key"]), "two words\n");
+    assert_eq!(subject.ok(&["get", "other"]), "Key not found\n");
+    assert_eq!(subject.ok(&["rm", "key"]), "");
+    assert_eq!(subject.ok(&["get", "key"]), "Key not found\n");
+    assert_eq!(subject.ok(&["set", "empty", ""]), "");
+    assert_eq!(subject.ok(&["get", "empty"]), "\n");
+}
+
+fn any_bytes_are_keys_and_values(subject: &Subject) {
+    let (key, value) = (OsStr::from_bytes(b"k\xff\n"), OsStr::from_bytes(b"\xfe\r\n\x01"));
+    let set = subject.run(&[OsStr::new("set"), key, value]);
+    assert_eq!((set.code, &set.stdout[..]), (Some(0), &b""[..]), "{set:?}");
+    let get = subject.run(&[OsStr::new("get"), key]);
+    assert_eq!(get.stdout, b"\xfe\r\n\x01\n", "{get:?}");
+    let dump = subject.run(&["dump", "--prefix", "k"]);
+    let line = "{\"key\":{\"base64\":\"a/8K\"},\"value\":{\"base64\":\"/g0KAQ==\"}}\n";
+    assert_eq!(dump.text(), line);
+    assert_eq!(subject.run(&[OsStr::new("rm"), key]).code, Some(0));
+    assert_eq!(subject.run_with(&["load"], line).code, Some(0));
+    assert_eq!(subject.run(&["dump", "--prefix", "k"]).text(), line);
+}
+
+fn words_may_begin_with_a_dash(subject: &Subject) {
+    assert_eq!(subject.ok(&["set", "--", "-key", "--value"]), "");
+    assert_eq!(subject.ok(&["get", "--", "-key"]), "--value\n");
+    assert_eq!(subject.ok(&["rm", "--", "-key"]), "");
+    assert_eq!(subject.ok(&["set", "number", "-5"]), "");
+    assert_eq!(subject.ok(&["get", "number"]), "-5\n");
+    assert_fails(&subject.run(&["set", "key", "--value"]), 2, "use '-- --value'");
+}
+
+fn the_flag_comes_before_or_after_the_words(subject: &Subject) {
+    let [name, value] = &subject.flags[..] else { panic!("one flag") };
+    let joined = format!("{name}={value}");
+    for words in [
+        &[name, value, "set", "k", "v"][..],
+        &["set", "k", "v", name, value],
+        &["set", name, value, "k", "v"],
+        &["set", "k", &joined, "v"],
+    ] {
+        let outcome = run(subject.program, words, "");
+        assert_eq!(outcome.code, Some(0), "{words:?}: {outcome:?}");
+    }
+    assert_eq!(run(subject.program, &["get", "k", name, value], "").text(), "v\n");
+}
+
+fn the_version_and_the_help_are_printed(program: &str) {
+    for flag in ["-V", "--version"] {
+        let outcome = run(program, &[flag], "");
+        assert_eq!((outcome.code, &outcome.stderr[..]), (Some(0), ""));
+        assert!(outcome.text().contains(env!("CARGO_PKG_VERSION")), "{outcome:?}");
+    }
+    let outcome = run(program, &["--help"], "");
+    assert_eq!(outcome.code, Some(0));
+    assert!(outcome.text().contains("Examples:"));
+}
+
+fn wrong_words_are_refused(program: &str) {
+    for (words, part) in [
+        (&[][..], "requires a subcommand"),
+        (&["set"], "<KEY> <VALUE>"),
+        (&["set", "k"], "<VALUE>"),
+        (&["set", "k", "v", "extra"], "'extra'"),
+        (&["get"], "<KEY>"),
+        (&["get", "k", "extra"], "'extra'"),
+        (&["rm"], "<KEY>"),
+        (&["rm", "k", "extra"], "'extra'"),
+        (&["gett", "k"], "'gett'"),
+        (&["get", "k", "--unknown"], "'--unknown'"),
+        (&["--unknown", "get", "k"], "'--unknown'"),
+    ] {
+        assert_fails(&run(program, words, ""), 2, part);
+    }
+}
+
+/// Dumps come in key order; a prefix stands for itself only; a load repeats a dump.
+fn dumps_can_be_loaded(subject: &Subject, copy: &Subject) {
+    let mut lines: Vec<String> =
+        (0..3000).map(|i| format!("{{\"key\":\"user:{i}\",\"value\":\"é{i}\"}}\n")).collect();
+    for key in ["", "+", "+a", "-", "-a", "use", "user;", "~*"] {
+        lines.push(format!("{{\"key\":\"{key}\",\"value\":\"{key}\\n\"}}\n"));
+    }
+    lines.push("{\"key\":\"end\",\"value\":\"1\",\"expires_at\":9999999999999}\n".into());
+    let outcome = subject.run_with(&["load"], lines.concat());
+    assert_well(&outcome, "loaded 3009 keys in ");
+    assert_eq!(outcome.text(), "");
+    lines.sort_by_key(|line| line.split('"').nth(3).map(str::to_owned));
+    let dump = subject.run(&["dump"]);
+    assert_eq!(dump.text(), lines.concat());
+    assert_well(&dump, "dumped 3009 keys in ");
+
+    for prefix in ["+", "-", "user:", "user:29", "~*", "~", "nothing", "*"] {
+        let start = format!("{{\"key\":\"{prefix}");
+        let expected: String =
+            lines.iter().filter(|line| line.starts_with(&start)).map(String::as_str).collect();
+        let flag = format!("--prefix={prefix}");
+        assert_eq!(subject.run(&["dump", &flag]).text(), expected, "{prefix}");
+    }
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &dump.stdout).unwrap();
+    let file = file.path().to_str().unwrap();
+    assert_well(&copy.run(&["load", file]), "loaded 3009 keys in ");
+    assert_eq!(copy.run(&["dump"]).stdout, dump.stdout);
+    assert_eq!(copy.ok(&["rm", "use"]), "");
+    assert_well(&copy.run(&["load", file]), "loaded 3009 keys in ");
+}
+
+fn a_bad_line_stops_a_load(subject: &Subject) {
+    let good = "{\"key\":\"a\",\"value\":\"1\"}\n\n{\"key\":\"b\",\"value\":2}\n";
+    let bad = format!("{good}{{\"key\":\"c\"}}\n{{\"key\":\"d\",\"value\":\"4\"}}\n");
+    let outcome = subject.run_with(&["load", "-"], bad);
+    assert_fails(&outcome, 1, "standard input:4: missing field `value` at column 11; 2 keys were");
+    assert_eq!(subject.ok(&["get", "b"]), "2\n");
+    assert_eq!(subject.ok(&["get", "d"]), "Key not found\n");
+    let long = "k".repeat(65 * 1024 + 1);
+    let outcome = subject.run_with(&["load"], format!("\n{{\"key\":\"{long}\",\"value\":\"\"}}"));
+    assert_fails(&outcome, 1, "standard input:2: ");
+    assert_fails(&subject.run(&["load", "no/such/file"]), 1, "cannot open no/such/file");
+    assert_fails(&subject.run(&["load", "."]), 1, "cannot read .");
+    assert_well(&subject.run(&["load"]), "loaded 0 keys in ");
+}
+
+/// As in `dump | head -1`: more than fits into a pipe, and nobody reads it.
+fn closed_output_is_no_failure(subject: &Subject) {
+    let value = "v".repeat(1000);
+    let lines: String =
+        (0..1000).map(|i| format!("{{\"key\":\"k{i}\",\"value\":\"{value}\"}}\n")).collect();
+    assert_eq!(subject.run_with(&["load"], lines).code, Some(0));
+    let mut command = Command::new(subject.program);
+    command.args(&subject.flags).arg("dump").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
+}
+
+#[test]
+fn kvs_keeps_keys_in_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let kvs = Subject::kvs(dir.path());
+    keys_are_set_read_and_removed(&kvs);
+    any_bytes_are_keys_and_values(&kvs);
+    words_may_begin_with_a_dash(&kvs);
+    the_flag_comes_before_or_after_the_words(&kvs);
+    let outcome = kvs.run(&["rm", "missing"]);
+    assert_eq!((outcome.code, outcome.text()), (Some(1), "Key not found\n"));
+}
+
+#[test]
+fn kvs_works_in_the_current_directory_by_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = Command::new(KVS).args(["set", "k", "v"]).current_dir(dir.path()).status();
+    assert!(status.unwrap().success());
+    assert_eq!(Subject::kvs(dir.path()).ok(&["get", "k"]), "v\n");
+    let inner = Subject::kvs(&dir.path().join("made/on/the/way"));
+    assert_eq!(inner.ok(&["get", "k"]), "Key not found\n");
+}
+
+#[test]
+fn kvs_explains_itself_and_refuses_wrong_words() {
+    the_version_and_the_help_are_printed(KVS);
+    wrong_words_are_refused(KVS);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let outcome = Subject::kvs(file.path()).run(&["get", "k"]);
+    assert_fails(&outcome, 1, &file.path().display().to_string());
+}
+
+#[test]
+fn kvs_loads_and_dumps() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    dumps_can_be_loaded(&Subject::kvs(one.path()), &Subject::kvs(other.path()));
+    let third = tempfile::tempdir().unwrap();
+    a_bad_line_stops_a_load(&Subject::kvs(third.path()));
+    closed_output_is_no_failure(&Subject::kvs(third.path()));
+}
+
+#[test]
+fn kvs_compacts() {
+    let dir = tempfile::tempdir().unwrap();
+    let kvs = Subject::kvs(dir.path());
+    let value = "v".repeat(100_000);
+    for _ in 0..20 {
+        assert_eq!(kvs.ok(&["set", "k", &value]), "");
+    }
+    let outcome = kvs.run(&["compact"]);
+    assert_well(&outcome, "compacted ");
+    assert_eq!(outcome.text(), "");
+    assert_eq!(kvs.ok(&["get", "k"]), format!("{value}\n"));
+}
+
+#[test]
+fn kvs_says_that_a_full_disk_took_no_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(KVS);
+    let output = command.args(["get", "k", "--dir"]).arg(dir.path()).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"));
+}
+
+#[test]
+fn client_explains_itself_and_refuses_wrong_words() {
+    the_version_and_the_help_are_printed(CLIENT);
+    wrong_words_are_refused(CLIENT);
+    for addr in ["nonsense", "127.0.0.1", "127.0.0.1:99999", "localhost:x", ""] {
+        let flag = format!("--addr={addr}");
+        assert_fails(&run(CLIENT, &["get", "k", &flag], ""), 2, "IP:PORT");
+        assert_fails(&run(CLIENT, &[&flag, "get", "k"], ""), 2, "IP:PORT");
+    }
+}
+
+#[test]
+fn client_says_that_there_is_no_server() {
+    // Free once it is dropped, and nobody else asks for it in particular.
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for words in [&["set", "k", "v"][..], &["get", "k"], &["rm", "k"], &["ping"], &["dump"]] {
+        let outcome = run(CLIENT, &[words, &["--addr", &addr]].concat(), "");
+        assert_fails(&outcome, 1, &addr);
+    }
+}
+
+#[test]
+fn client_keeps_keys_in_a_server() {
+    let server = Server::start(&[]);
+    let client = Subject::client(&server);
+    keys_are_set_read_and_removed(&client);
+    any_bytes_are_keys_and_values(&client);
+    words_may_begin_with_a_dash(&client);
+    the_flag_comes_before_or_after_the_words(&client);
+    assert_fails(&client.run(&["rm", "missing"]), 1, "Key not found");
+    assert_eq!(client.ok(&["ping"]), "PONG\n");
+}
+
+#[test]
+fn client_loads_and_dumps() {
+    let (one, other) = (Server::start(&[]), Server::start(&[]));
+    dumps_can_be_loaded(&Subject::client(&one), &Subject::client(&other));
+    let third = Server::start(&[]);
+    a_bad_line_stops_a_load(&Subject::client(&third));
+    closed_output_is_no_failure(&Subject::client(&third));
+}
+
+#[test]
+fn client_dumps_without_order_too() {
+    let server = Server::start(&["--index", "unordered"]);
+    let client = Subject::client(&server);
+    let mut lines: Vec<String> =
+        (0..3000).map(|i| format!("{{\"key\":\"[{i}\",\"value\":\"{i}\"}}\n")).collect();
+    assert_eq!(client.run_with(&["load"], lines.concat()).code, Some(0));
+    assert_eq!(client.ok(&["set", "other", "v"]), "");
+    let dump = client.run(&["dump", "--prefix", "["]);
+    let mut dumped: Vec<&str> = dump.text().split_inclusive('\n').collect();
+    lines.sort_unstable();
+    dumped.sort_unstable();
+    dumped.dedup();
+    assert!(lines == dumped, "{} lines", dumped.len());
+}
+
+#[test]
+fn client_dumps_large_values_in_small_pages() {
+    let server = Server::start(&["--fsync", "no"]);
+    let client = Subject::client(&server);
+    let value = "v".repeat(3 << 20);
+    let lines: Vec<String> =
+        (10..30).map(|i| format!("{{\"key\":\"k{i}\",\"value\":\"{value}\"}}\n")).collect();
+    assert_well(&client.run_with(&["load"], lines.concat()), "loaded 20 keys in ");
+    assert!(client.run(&["dump"]).text() == lines.concat());
+}
+
+#[test]
+fn client_calls_any_command() {
+    let server = Server::start(&[]);
+    let client = Subject::client(&server);
+    assert_eq!(client.ok(&["call", "SET", "a", "1"]), "OK\n");
+    assert_eq!(client.ok(&["call", "incrby", "a", "-3"]), "(integer) -2\n");
+    assert_eq!(client.ok(&["call", "mget", "a", "none"]), "1) \"-2\"\n2) (nil)\n");
+    assert_eq!(client.ok(&["call", "range", "-", "+"]), "1) \"a\"\n2) \"-2\"\n");
+    assert_fails(&client.run(&["call", "nonsense"]), 1, "(error) ERR unknown command");
+    assert_fails(&client.run(&["call"]), 2, "<WORD>");
+}
+
+#[test]
+fn kvs_names_the_server_that_has_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[]);
+    server.client().set("k", "v").unwrap();
+    let kvs = Subject::kvs(dir.path());
+    assert_fails(&kvs.run(&["get", "k"]), 1, "is in use by process ");
+    assert_eq!(server.terminate().code(), Some(0));
+    assert_eq!(kvs.ok(&["get", "k"]), "v\n");
+}

@@ -1,0 +1,102 @@
+//! What the tests of the engine share: a seeded generator, file helpers, a file system that fails
+//! on command.
+#![allow(dead_code, clippy::unwrap_used)]
+
+pub mod faulty;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use kvs::KvStore;
+use kvs::engine::{Fsync, Options};
+
+/// A small generator of its own, so that a seed tells the whole run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// The seed in KVS_SEED, or a new one; printed, so that a failure tells it.
+pub fn seed() -> u64 {
+    let seed = std::env::var("KVS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| {
+        std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.as_nanos() as u64)
+    });
+    println!("KVS_SEED={seed}");
+    seed | 1
+}
+
+pub type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Small segments and no syncs: what most tests want.
+pub fn options(dir: &Path) -> Options {
+    let unsynced = std::sync::Arc::new(faulty::Faulty::default());
+    Options::new(dir).segment_bytes(16 * 1024).fsync(Fsync::No).fs(unsynced)
+}
+
+pub fn open(dir: &Path) -> KvStore {
+    options(dir).open().unwrap()
+}
+
+/// Everything in database 0.
+pub fn contents(store: &KvStore) -> Model {
+    store.range(Bound::Unbounded, Bound::Unbounded).map(Result::unwrap).collect()
+}
+
+/// Copies a directory whose files stand still. A file that goes meanwhile is left out.
+pub fn copy_dir(from: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let _ = std::fs::copy(entry.path(), copy.path().join(entry.file_name()));
+    }
+    copy
+}
+
+/// The files with this extension, by name.
+pub fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// The bytes of all files in a directory.
+pub fn dir_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap();
+    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+}
+
+pub fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Polls until `done`; after half a minute it panics with `what`.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
