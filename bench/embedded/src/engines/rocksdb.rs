@@ -37,7 +37,7 @@ impl Engine for RocksDb {
         for (key, value) in pairs {
             batch.put(key, value);
         }
-        Ok(self.db.write_opt(&batch, &self.how())?)
+        Ok(self.db.write_opt(batch, &self.how())?)
     }
 
     fn get_many(&self, keys: &[[u8; 16]], see: &mut dyn FnMut(&[u8])) -> Result<()> {
