@@ -26,10 +26,11 @@ fn figure(client: &mut Client, name: &str) -> usize {
 fn a_thousand_connections_at_once() {
     const CONNECTIONS: usize = 1000;
     let server = Process::start(&["--loops", "2"]);
-    // In four threads, so that all requests of a round are there at the same time.
+    // In four threads, and none ends before all have begun.
+    let all = std::sync::Barrier::new(4);
     std::thread::scope(|scope| {
         for part in 0..4 {
-            let server = &server;
+            let (server, all) = (&server, &all);
             scope.spawn(move || {
                 let mut clients: Vec<Client> =
                     (0..CONNECTIONS / 4).map(|_| server.client()).collect();
@@ -45,9 +46,9 @@ fn a_thousand_connections_at_once() {
                         assert_eq!(client.receive().unwrap(), value);
                     }
                 }
-                if part == 0 {
-                    assert!(figure(&mut clients[0], "connected_clients") > CONNECTIONS / 4);
-                }
+                all.wait();
+                assert_eq!(figure(&mut clients[0], "connected_clients"), CONNECTIONS);
+                all.wait();
             });
         }
     });

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
+use super::commands;
 use super::testing::{Session, with_words};
 use crate::protocol::encode_command;
 
@@ -122,6 +123,29 @@ fn chosen_requests_are_answered_as_redis_answers_them() {
         }
     }
     pair.finish();
+}
+
+/// What COMMAND INFO replies, up to the categories.
+fn properties(info: &[u8]) -> String {
+    let info = String::from_utf8_lossy(info);
+    let before_categories = info.split("\r\n+@").next().unwrap_or_default();
+    let end = before_categories.rfind("\r\n").unwrap_or(0);
+    before_categories[..end].replace("\r\n", " ")
+}
+
+#[test]
+#[ignore = "needs redis-server"]
+fn arity_flags_and_keys_are_those_of_redis() {
+    let mut pair = Pair::start();
+    let all = commands().flat_map(|command| command.subcommands.iter().chain([command]));
+    for command in all {
+        let line = format!("command info {}", command.name);
+        let redis = pair.redis.reply_to(&line);
+        if redis != b"*1\r\n$-1\r\n" {
+            let ours = pair.ours.reply_to(&line);
+            assert_eq!(properties(&ours), properties(&redis), "{}", command.name);
+        }
+    }
 }
 
 /// A small generator of numbers that look random; the same each time.

@@ -1,15 +1,10 @@
-//! The table of all commands: finding one by its name, and what can be said of a request before it
-//! runs.
-//!
-//! A look-up is on the way of every request: it folds the name into one 16-byte number and finds
-//! that in an open-addressed table, without allocating.
+//! The table of all commands, and what can be said of a request before it runs.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
 use super::{
     Keys, Run, bitfield, bits, client, connection, counter, expire, help, introspection, keys, lcs,
-    ordered, server, string,
+    lookup, ordered, server, string,
 };
 use crate::protocol::Args;
 
@@ -196,7 +191,7 @@ impl Command {
 }
 
 /// In the order in which HELP lists them.
-static FAMILIES: &[&[Command]] = &[
+pub(super) static FAMILIES: &[&[Command]] = &[
     string::COMMANDS,
     lcs::COMMANDS,
     counter::COMMANDS,
@@ -215,90 +210,6 @@ static FAMILIES: &[&[Command]] = &[
 /// Every command, subcommands not counted.
 pub fn commands() -> impl Iterator<Item = &'static Command> + Clone {
     FAMILIES.iter().copied().flatten()
-}
-
-/// A power of two, at least twice the number of commands, so that a probe is short.
-const SLOTS: usize = 256;
-
-/// The length of the longest name: what a number of 16 bytes holds beside a length.
-const LONGEST: usize = 15;
-
-/// Commands by their folded names.
-struct Names {
-    slots: [(u128, Option<&'static Command>); SLOTS],
-}
-
-static NAMES: LazyLock<Names> = LazyLock::new(|| {
-    let mut slots = [(0, None); SLOTS];
-    for command in commands() {
-        let Some(name) = fold(command.name.as_bytes()) else { continue };
-        let mut at = slot_of(name);
-        while slots[at].1.is_some() {
-            at = (at + 1) % SLOTS;
-        }
-        slots[at] = (name, Some(command));
-    }
-    Names { slots }
-});
-
-/// The bytes of a name in lower case as one number, the first byte lowest and its length in the highest;
-/// None if it is longer than any command's.
-#[inline]
-fn fold(name: &[u8]) -> Option<u128> {
-    let word = match name.len() {
-        len @ 8..=LONGEST => {
-            let low = u64::from_le_bytes(*name.first_chunk()?);
-            let high = u64::from_le_bytes(*name.last_chunk()?);
-            u128::from(low) | u128::from(high) << (8 * (len - 8))
-        }
-        len @ 4..8 => {
-            let low = u32::from_le_bytes(*name.first_chunk()?);
-            let high = u32::from_le_bytes(*name.last_chunk()?);
-            u128::from(u64::from(low) | u64::from(high) << (8 * (len - 4)))
-        }
-        len @ 1..4 => {
-            let (first, middle, last) = (name[0], name[len / 2], name[len - 1]);
-            u128::from(first)
-                | u128::from(middle) << (8 * (len / 2))
-                | u128::from(last) << (8 * (len - 1))
-        }
-        _ => return None,
-    };
-    Some(lower_case(word) | (name.len() as u128) << 120)
-}
-
-/// ASCII capitals become small in all 16 bytes at once.
-#[inline]
-fn lower_case(word: u128) -> u128 {
-    const EACH: u128 = u128::MAX / 0xff;
-    // Bit 7 of a byte of the sums says: from `A` on; beyond `Z`.
-    let low_bits = word & (EACH * 0x7f);
-    let from_a = low_bits + EACH * (0x80 - b'A' as u128);
-    let beyond_z = low_bits + EACH * (0x7f - b'Z' as u128);
-    let capitals = from_a & !beyond_z & !word & (EACH * 0x80);
-    word | capitals >> 2
-}
-
-#[inline]
-fn slot_of(name: u128) -> usize {
-    // The multiplier is 2^64 divided by the golden ratio: it spreads names over the upper bits.
-    let mixed = (name as u64 ^ (name >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
-}
-
-/// The command of this name, in any case.
-#[inline]
-pub fn lookup(name: &[u8]) -> Option<&'static Command> {
-    let name = fold(name)?;
-    let slots = &NAMES.slots;
-    let mut at = slot_of(name);
-    loop {
-        match slots[at] {
-            (found, command @ Some(_)) if found == name => return command,
-            (_, None) => return None,
-            _ => at = (at + 1) % SLOTS,
-        }
-    }
 }
 
 /// The command that a request asks for, its subcommand if it has those, with as many words as it
@@ -386,51 +297,6 @@ mod tests {
     }
 
     #[test]
-    fn every_command_is_found_in_any_case() {
-        for command in commands() {
-            assert!(std::ptr::eq(lookup(command.name.as_bytes()).unwrap(), command));
-            let upper = command.name.to_ascii_uppercase();
-            assert!(std::ptr::eq(lookup(upper.as_bytes()).unwrap(), command), "{upper}");
-            for sub in command.subcommands {
-                assert_eq!(sub.name, format!("{}|{}", command.name, sub.last_name()));
-                assert!(command.subcommand(sub.last_name().as_bytes()).is_some());
-            }
-        }
-        assert!(commands().count() * 2 <= SLOTS);
-    }
-
-    #[test]
-    fn what_only_resembles_a_name_is_not_found() {
-        for name in [
-            &b""[..],
-            b"ge",
-            b"gett",
-            b"get\0",
-            b"get ",
-            b"\0get",
-            b"GE\x14",
-            b"g\xe5t",
-            b"bitfield\x7fro",
-            b"BITFIELD\x1fRO",
-            b"config|get",
-            b"incrbyfloatxxxx",
-            b"incrbyfloatxxxxx",
-            b"incrbyfloatxxxxxx",
-        ] {
-            assert!(lookup(name).is_none(), "{}", name.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn letters_become_small_and_nothing_else_changes() {
-        for byte in 0..=u8::MAX {
-            let word = u128::from_le_bytes([byte; 16]);
-            let expected = [byte.to_ascii_lowercase(); 16];
-            assert_eq!(lower_case(word).to_le_bytes(), expected, "{byte}");
-        }
-    }
-
-    #[test]
     fn requests_are_refused_in_the_words_of_redis() {
         for (line, expected) in [
             ("foo", "ERR unknown command 'foo', with args beginning with: "),
@@ -485,19 +351,5 @@ mod tests {
             assert_eq!(command.flags.contain(Flags::WRITE), writes, "{}", command.name);
             assert!(!writes || !command.flags.contain(Flags::LOADING), "{}", command.name);
         }
-    }
-
-    #[test]
-    #[ignore = "a measurement, for release builds"]
-    fn looking_up_takes_nanoseconds() {
-        let names: Vec<&[u8]> = vec![b"GET", b"set", b"PING", b"incrbyfloat", b"MGET", b"expire"];
-        let begin = std::time::Instant::now();
-        let rounds = 10_000_000;
-        for round in 0..rounds {
-            let name = std::hint::black_box(names[round % names.len()]);
-            std::hint::black_box(lookup(name));
-        }
-        let each = begin.elapsed().as_nanos() as f64 / rounds as f64;
-        println!("{each:.1} ns each");
     }
 }

@@ -198,6 +198,19 @@ impl<'a> View<'a> {
         std::hint::black_box(sum);
     }
 
+    /// The size of a key's record as the index knows it, a little too large rather than too small;
+    /// 0 if there is none. It reads no record.
+    pub fn record_size(&self, database: u8, key: &[u8]) -> usize {
+        let mut size = 0;
+        let keydir = self.core.keydir(database, &self.guard);
+        let _ = keydir.find(self.hash(key), &self.guard, |position| {
+            // Another key's with the same hash counts, too.
+            size += position.size();
+            Ok::<_, std::convert::Infallible>(false)
+        });
+        size
+    }
+
     /// The number of the last atomic batch that became visible, `None` while one does. What was
     /// read between two equal answers shows all of a batch or nothing of it.
     pub fn batch_mark(&self) -> Option<u64> {

@@ -282,6 +282,8 @@ impl Writer {
             first = end;
         }
         show.add_new_keys(&self.group);
+        drop(guard);
+        free_replaced(self.group.staged().len());
     }
 
     /// Lets go of the helpers, syncs what is written and cuts off the zeros behind it. Returns the
@@ -292,6 +294,17 @@ impl Writer {
         self.sync()?;
         self.active.file().set_len(self.tail)?;
         Ok(Arc::clone(&self.active))
+    }
+}
+
+/// Frees what a group of so many records has replaced: blocks of the ordered index, mostly. A pin
+/// does that by itself only now and then, and not enough of it for what large groups leave.
+fn free_replaced(records: usize) {
+    // What one flush frees, of crossbeam-epoch's constants: eight lists of 64, less what is lost to
+    // lists that are not full.
+    const AT_ONCE: usize = 256;
+    if records >= AT_ONCE / 4 {
+        (0..=records / AT_ONCE).for_each(|_| crossbeam_epoch::pin().flush());
     }
 }
 

@@ -23,6 +23,9 @@ const MAX_IN_FLIGHT: usize = 8192;
 /// So many bytes of replies wait at most behind one that is out, before nothing more is begun.
 const MAX_HELD: usize = 1024 * 1024;
 
+/// So many bytes are read by workers at most at a time, unless it is for one request.
+const MAX_READ: usize = 1024 * 1024;
+
 /// How the reply to a request is written.
 #[derive(Debug, Clone, Default)]
 pub enum Form {
@@ -50,7 +53,8 @@ impl Form {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Write,
-    Read,
+    /// Of about so many bytes.
+    Read(usize),
     Walk,
 }
 
@@ -84,6 +88,8 @@ pub struct Pipeline {
     touched: u64,
     touched_all: bool,
     reads: usize,
+    /// The sum of their bytes.
+    read_bytes: usize,
     walks: usize,
 }
 
@@ -150,10 +156,17 @@ impl Pipeline {
         ticket
     }
 
+    /// Whether a read of about so many bytes may go to a worker now: what comes back is for a client
+    /// that may not take it.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.reads == 0 || self.read_bytes.saturating_add(bytes) <= MAX_READ
+    }
+
     /// A read goes to a worker.
-    pub fn begin_read(&mut self, form: Form) -> Ticket {
+    pub fn begin_read(&mut self, bytes: usize, form: Form) -> Ticket {
         self.reads += 1;
-        self.begin(Kind::Read, form)
+        self.read_bytes += bytes;
+        self.begin(Kind::Read(bytes), form)
     }
 
     /// A walk goes to a worker.
@@ -193,7 +206,10 @@ impl Pipeline {
         }
         match kind {
             Kind::Write => self.settle(ticket),
-            Kind::Read => self.reads -= 1,
+            Kind::Read(bytes) => {
+                self.reads -= 1;
+                self.read_bytes -= bytes;
+            }
             Kind::Walk => self.walks -= 1,
         }
     }
@@ -239,8 +255,8 @@ mod tests {
     #[test]
     fn replies_leave_in_request_order() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
-        let a = pipeline.begin_read(Form::Resp);
-        let b = pipeline.begin_read(Form::Resp);
+        let a = pipeline.begin_read(0, Form::Resp);
+        let b = pipeline.begin_read(0, Form::Resp);
         pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"c"));
         let d = pipeline.begin_write(keys(&["k"]), Form::Resp);
         pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"e"));
@@ -275,7 +291,7 @@ mod tests {
     #[test]
     fn writes_wait_for_reads_and_everything_for_walks() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
-        let read = pipeline.begin_read(Form::Resp);
+        let read = pipeline.begin_read(0, Form::Resp);
         assert!(!pipeline.may_write());
         pipeline.complete(read, b"$-1\r\n", &mut out);
         assert!(pipeline.may_write());
@@ -296,6 +312,19 @@ mod tests {
         assert!(pipeline.is_blocked());
         pipeline.complete(first, b"+OK\r\n", &mut out);
         assert!(!pipeline.is_blocked() && out.len() > MAX_HELD);
+    }
+
+    #[test]
+    fn reads_under_way_are_bounded_by_their_bytes() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        assert!(pipeline.has_room(usize::MAX), "one is let through, however large");
+        let large = pipeline.begin_read(MAX_READ - 10, Form::Resp);
+        let small = pipeline.begin_read(10, Form::Resp);
+        assert!(!pipeline.has_room(1) && pipeline.has_room(0));
+        pipeline.complete(small, b"$-1\r\n", &mut out);
+        assert!(pipeline.has_room(10) && !pipeline.has_room(11));
+        pipeline.complete(large, b"$-1\r\n", &mut out);
+        assert!(pipeline.has_room(usize::MAX));
     }
 
     #[test]

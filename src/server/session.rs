@@ -170,7 +170,7 @@ impl Session {
     ) -> Verdict {
         // One epoch for all reads of this turn.
         let reads = match backend {
-            Some(Backend::Native(store)) if shared.config.loop_reads => {
+            Some(Backend::Native(store)) => {
                 Some(NativeReads::new(store.reader(), 0, Patience::ResidentOnly))
             }
             _ => None,
@@ -367,20 +367,28 @@ impl State {
         if !self.pipeline.may_read(keys_of(command, args)) {
             return Served::NotYet;
         }
-        let resident = turn.reads.is_some_and(|reads| {
-            args.len() <= MOST_WORDS_ON_LOOP && self.read_here(reads, command, args, &form, out)
-        });
-        if !resident && turn.outbox.reads_full {
+        let Some(reads) = turn.reads else {
+            debug_assert!(false, "a native engine has views");
+            return Served::NotYet;
+        };
+        if turn.shared.config.loop_reads
+            && args.len() <= MOST_WORDS_ON_LOOP
+            && self.read_here(reads, command, args, &form, out)
+        {
+            turn.outbox.local_reads += 1;
+            return Served::Taken;
+        }
+        if turn.outbox.reads_full {
             turn.outbox.waiting.push(self.id);
             return Served::NotYet;
         }
-        if resident {
-            turn.outbox.local_reads += 1;
-        } else {
-            let origin =
-                self.origin(self.form_version(&form), |pipeline| pipeline.begin_read(form));
-            turn.outbox.push_read(origin, command, args);
+        let bytes = reads.size_of(keys_of(command, args));
+        if !self.pipeline.has_room(bytes) {
+            return Served::NotYet;
         }
+        let version = self.form_version(&form);
+        let origin = self.origin(version, |pipeline| pipeline.begin_read(bytes, form));
+        turn.outbox.push_read(origin, command, args);
         Served::Taken
     }
 

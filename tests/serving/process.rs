@@ -72,6 +72,10 @@ impl Process {
         self.addr
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn client(&self) -> Client {
         client(self.addr)
     }
