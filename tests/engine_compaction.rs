@@ -375,3 +375,31 @@ fn a_small_store_stays_small() {
     let bytes = dir_bytes(dir.path());
     assert!(bytes < 64 * 1024, "{bytes} bytes");
 }
+
+/// A few removed keys in segments that are not worth a merge: their tombstones must outlive merges
+/// of the segments that these are in.
+#[test]
+fn tombstones_outlive_what_they_hide() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store, 0..1000, 100);
+    let removed: Vec<String> = (0..40).map(|i| format!("key{:013}", i * 25)).collect();
+    for key in &removed {
+        assert!(store.delete(key.as_str()).unwrap());
+    }
+    // Closes the segment with the tombstones, and gives it dead records.
+    for round in 0..40 {
+        fill(&store, 2000..2050, 100 + round);
+    }
+    let read = |store: &KvStore| store.reader().stats().compaction_read.get();
+    let before = read(&store);
+    store.compact().unwrap();
+    store.compact().unwrap();
+    assert!(read(&store) > before, "nothing was merged");
+    drop(store);
+    let store = open(dir.path());
+    for key in &removed {
+        assert_eq!(store.read(key).unwrap(), None, "{key} came back");
+    }
+    assert_eq!(store.len(), 1000 - 40 + 50);
+}
