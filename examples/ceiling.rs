@@ -1,5 +1,6 @@
 //! What the reactor alone can do under `redis-benchmark`: every SET is answered by OK, every other
-//! request by 100 bytes, and nothing is verified or stored. `ceiling [ADDR [LOOPS]]`.
+//! request by a value of VALUE_BYTES, and nothing is verified or stored.
+//! `ceiling [ADDR [LOOPS [VALUE_BYTES]]]`, by default 127.0.0.1:4002, one loop and 100 bytes.
 
 use std::net::SocketAddr;
 
@@ -7,10 +8,11 @@ use kvs::reactor::{ConnId, Connection, Connections, Control, Listener, Options, 
 use kvs::{KvsError, Result};
 
 const OK: &[u8] = b"+OK\r\n";
-const HEAD: &[u8] = b"$100\r\n";
-const VALUE: [u8; 100] = [b'x'; 100];
 
-struct Ceiling;
+struct Ceiling {
+    /// What a request other than SET is answered by.
+    value: Vec<u8>,
+}
 
 impl Service for Ceiling {
     type Session = ();
@@ -26,9 +28,7 @@ impl Service for Ceiling {
             if is_set {
                 parts.output.extend_from_slice(OK);
             } else {
-                parts.output.extend_from_slice(HEAD);
-                parts.output.extend_from_slice(&VALUE);
-                parts.output.extend_from_slice(b"\r\n");
+                parts.output.extend_from_slice(&self.value);
             }
             bytes = &bytes[len..];
         }
@@ -67,13 +67,20 @@ fn number(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     Some((value, at + 1 + len + 2))
 }
 
+/// A bulk string of `bytes` times x.
+fn bulk(bytes: usize) -> Vec<u8> {
+    format!("${bytes}\r\n{}\r\n", "x".repeat(bytes)).into_bytes()
+}
+
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let addr = args.next().unwrap_or_else(|| "127.0.0.1:4002".into());
     let loops = args.next().and_then(|loops| loops.parse().ok()).unwrap_or(1);
+    let value_bytes = args.next().and_then(|bytes| bytes.parse().ok()).unwrap_or(100);
     let addr = addr.parse().map_err(|_| KvsError::Invalid(format!("{addr}: no IP:PORT")))?;
     let listener = Listener::bind(addr)?;
     println!("answering on {}", listener.local_addr());
     let options = Options { loops, ..Options::default() };
-    Reactor::start(vec![listener], options, |_, _| Ceiling)?.wait()
+    Reactor::start(vec![listener], options, move |_, _| Ceiling { value: bulk(value_bytes) })?
+        .wait()
 }

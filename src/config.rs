@@ -86,6 +86,8 @@ pub struct Settings {
     pub loops: Option<String>,
     /// `readers`
     pub readers: Option<String>,
+    /// `loop-reads`
+    pub loop_reads: Option<String>,
     /// `max-clients`
     pub max_clients: Option<String>,
     /// `output-limit`
@@ -113,6 +115,8 @@ pub struct Config {
     pub loops: usize,
     /// Read workers.
     pub readers: usize,
+    /// Whether a loop answers reads of what is in memory by itself; else every read is a worker's.
+    pub loop_reads: bool,
     /// Connections open at once.
     pub max_clients: usize,
     /// Bytes of replies that may wait for a client before it is cut off.
@@ -157,6 +161,7 @@ impl Settings {
             "segment-bytes" => &mut self.segment_bytes,
             "loops" => &mut self.loops,
             "readers" => &mut self.readers,
+            "loop-reads" => &mut self.loop_reads,
             "max-clients" => &mut self.max_clients,
             "output-limit" => &mut self.output_limit,
             "index" => &mut self.index,
@@ -177,6 +182,7 @@ impl Settings {
             segment_bytes: self.segment_bytes.or(below.segment_bytes),
             loops: self.loops.or(below.loops),
             readers: self.readers.or(below.readers),
+            loop_reads: self.loop_reads.or(below.loop_reads),
             max_clients: self.max_clients.or(below.max_clients),
             output_limit: self.output_limit.or(below.output_limit),
             index: self.index.or(below.index),
@@ -204,6 +210,7 @@ impl Settings {
             // One loop feeds two cores: the other threads are the writer and the readers.
             loops: number("loops", self.loops, (cores as u64 / 2).max(1), 1..=256)? as usize,
             readers: number("readers", self.readers, cores as u64 * 2, 1..=256)? as usize,
+            loop_reads: yes_or_no("loop-reads", self.loop_reads.as_deref(), true)?,
             max_clients: number("max-clients", self.max_clients, 10_000, 1..=1_000_000)? as usize,
             output_limit: number("output-limit", self.output_limit, 1 << 30, 4096..=1 << 40)?
                 as usize,
@@ -219,6 +226,15 @@ fn engine(name: Option<&str>) -> Result<EngineKind> {
         .into_iter()
         .find(|kind| kind.name() == name)
         .ok_or_else(|| KvsError::Invalid(format!("engine is kvs or memory, not '{name}'")))
+}
+
+fn yes_or_no(name: &str, text: Option<&str>, default: bool) -> Result<bool> {
+    match text {
+        None => Ok(default),
+        Some("yes") => Ok(true),
+        Some("no") => Ok(false),
+        Some(other) => Err(KvsError::Invalid(format!("{name} is yes or no, not '{other}'"))),
+    }
 }
 
 fn ordered(index: Option<&str>) -> Result<bool> {
@@ -294,6 +310,7 @@ mod tests {
             ("segment-bytes", "99999999999999999999"),
             ("loops", "0"),
             ("loops", "many"),
+            ("loop-reads", "maybe"),
             ("index", "sorted"),
             ("log-level", "loud"),
             ("colour", "blue"),

@@ -1,4 +1,67 @@
 //! A durable, ordered key-value store and the server that puts it on the network.
+//!
+//! [`KvStore`] is the store: a directory of append-only files with an index in memory. Clones share
+//! it, readers take no lock, and what a call has returned from survives a power cut.
+//!
+//! ```
+//! # fn main() -> kvs::Result<()> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path().join("store");
+//! use kvs::KvStore;
+//!
+//! let store = KvStore::open(&dir)?;
+//! store.set("name".into(), "Ada".into())?;
+//! assert_eq!(store.get("name".into())?, Some("Ada".into()));
+//! drop(store);
+//!
+//! let store = KvStore::open(&dir)?; // the last clone is gone, so the directory is free again
+//! store.put(b"\xff", [0, 1, 2])?; // keys and values are any bytes
+//! let first = store.prefix("na").next().transpose()?; // and keys are in order
+//! assert_eq!(first, Some((b"name".to_vec(), b"Ada".to_vec())));
+//! store.remove("name".into())?;
+//! assert_eq!(store.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`server::Server`] is the same store behind a port; the program `kvs-server` is little more than
+//! its flags. `examples/embed.rs` shows batches and read-modify-write, `examples/echo.rs` a server of
+//! another kind on the [`reactor`] alone.
+//!
+//! # Modules
+//!
+//! Each names only those below it; `reactor`, `engine` and `protocol` never name each other
+//! (`tests/tidy.rs` checks it).
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`server`] | the wiring: sessions, the order of replies, batches to the workers and back |
+//! | [`command`] | one table of commands, a function each; knows neither sockets nor files |
+//! | [`client`] | the blocking client that `kvs-client`, the tests and the benchmarks share |
+//! | [`engine`] | the store: log, index, group commit, recovery, compaction; knows no sockets |
+//! | [`reactor`] | event loops, connections, timers, mailboxes; knows no keys |
+//! | [`protocol`] | bytes in, bytes out: text lines, RESP, JSON lines; no threads, no I/O |
+//! | [`thread_pool`] | threads for engines whose calls block |
+//! | [`config`], [`stats`], [`error`] | settings checked once, counters, the one error type |
+//!
+//! # Threads
+//!
+//! | thread | made in | does | is given work by |
+//! | --- | --- | --- | --- |
+//! | main | the program | waits for a signal, SHUTDOWN or a failed loop | a channel of reasons to stop |
+//! | `acceptor` | `reactor/threads.rs` | accepts sockets, hands them to the loops in turn | the kernel |
+//! | `loop-N` | `reactor/threads.rs` | owns its connections: reads, decodes, answers what is in memory | sockets, its mailbox |
+//! | `kvs-open` | `server/mod.rs` | opens the store while the loops answer LOADING, then ends | - |
+//! | `kvs-write` | `engine/store.rs` | group commits of what the loops submit | a bounded channel |
+//! | `kvs-read-N` | `engine/store.rs` | reads that may wait for the disk, walks over many keys | a bounded channel |
+//! | `kvs-compact` | `engine/store.rs` | merges, hints, which pages are in memory | a channel from the writer, a clock |
+//! | `kvs-prepare` | `engine/store.rs` | fills the next segment with zeros | a channel from the writer |
+//! | `kvs-sync` | `engine/store.rs` | syncs once a second; with fsync everysec only | a clock |
+//! | `kvs-pool-N` | `thread_pool.rs` | calls of an engine that blocks; in place of all `kvs-*` threads | its queue |
+//!
+//! A program that embeds [`KvStore`] has the `kvs-*` threads but `kvs-open`, and its own threads
+//! read and commit by themselves. docs/architecture.md draws all this and follows one GET and one
+//! SET through the files.
 
 pub mod client;
 pub mod command;
@@ -13,3 +76,8 @@ pub mod thread_pool;
 
 pub use engine::{KvStore, KvsEngine};
 pub use error::{KvsError, Result};
+
+/// The Rust in README.md compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

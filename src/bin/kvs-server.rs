@@ -1,5 +1,8 @@
 //! The server process: flags, logging, signals; the rest is `kvs::server`.
 
+#[path = "shared/usage.rs"]
+mod usage;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,6 +16,7 @@ use signal_hook::iterator::Signals;
 /// A durable, ordered key-value server for Redis clients, netcat and kvs-client.
 #[derive(Debug, Parser)]
 #[command(
+    name = "kvs-server",
     version,
     after_help = "Examples:
   kvs-server --dir /var/lib/kvs                 every acknowledged write survives a power cut
@@ -45,6 +49,9 @@ struct Flags {
     /// Threads that read what is not in memory [default: twice the cores]
     #[arg(long, value_name = "N")]
     readers: Option<String>,
+    /// no: event loops leave all reads to those threads, even of what is in memory [default: yes]
+    #[arg(long, value_name = "YES|NO")]
+    loop_reads: Option<String>,
     /// Connections open at once [default: 10000]
     #[arg(long, value_name = "N")]
     max_clients: Option<String>,
@@ -73,6 +80,7 @@ impl Flags {
             segment_bytes: self.segment_bytes,
             loops: self.loops,
             readers: self.readers,
+            loop_reads: self.loop_reads,
             max_clients: self.max_clients,
             output_limit: self.output_limit,
             index: self.index,
@@ -103,7 +111,11 @@ fn serve(config: Config) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    let config = match Flags::parse().check() {
+    let flags: Flags = match usage::parse("kvs-server") {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    let config = match flags.check() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("kvs-server: {error}");

@@ -224,3 +224,40 @@ fn read_all(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::transcript;
+
+    #[test]
+    fn fields_are_read_and_changed() {
+        transcript(&[
+            ("bitfield a get u8 0", "*1 :0"),
+            ("exists a", ":0"),
+            ("bitfield a set u8 0 255 get i8 0 get u4 #1", "*3 :0 :-1 :15"),
+            ("bitfield a incrby u8 0 1", "*1 :0"),
+            ("bitfield a overflow sat incrby i8 8 200 overflow fail incrby i8 8 1", "*2 :127 $-1"),
+            (
+                "bitfield a set i64 #1 -5 incrby i64 64 -9223372036854775808",
+                "*2 :0 :9223372036854775803",
+            ),
+            ("bitfield_ro a get i8 #1", "*1 :127"),
+            ("bitfield_ro a set i8 0 1", "-ERR BITFIELD_RO only supports the GET subcommand"),
+            ("bitfield a overflow x", "-ERR Invalid OVERFLOW type specified"),
+            ("bitfield a get u8", "-ERR syntax error"),
+            (
+                "bitfield a get u64 0",
+                "-ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not \
+                 supported but i64 is.",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn the_smallest_number_saturates_downwards() {
+        transcript(&[(
+            "bitfield a overflow sat set i8 0 -9223372036854775808 get i8 0",
+            "*2 :0 :-128",
+        )]);
+    }
+}

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::errors::SYNTAX;
-use super::numbers::{clamp, integer};
+use super::numbers::{clamp, integer, is_backwards};
 use super::string::{MAX_VALUE, owned_value};
 use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Writes};
 use crate::protocol::{Args, Reply, parse_integer};
@@ -104,7 +104,8 @@ fn places(start: i64, end: i64, in_bits: bool, value: &[u8]) -> Range<usize> {
     bytes.start * 8..bytes.end * 8
 }
 
-/// As in Redis, an absent key is answered before the range is looked at.
+/// As in Redis, an absent key is answered before the range is looked at, and a range that is empty
+/// for sure before its unit is.
 fn bitcount(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let Some(entry) = db.get(&args[1])? else {
         reply.integer(0);
@@ -114,6 +115,10 @@ fn bitcount(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
         2 => 0..entry.value.len() * 8,
         4 | 5 => {
             let (start, end) = (integer(&args[2])?, integer(&args[3])?);
+            if is_backwards(start, end) {
+                reply.integer(0);
+                return Ok(());
+            }
             places(start, end, counts_bits(args, 4)?, &entry.value)
         }
         _ => return Err(SYNTAX.into()),
@@ -237,4 +242,55 @@ fn combined(db: &dyn Reads, args: Args<'_>, op: BitOp) -> Result<Vec<u8>, Abort>
         result.iter_mut().for_each(|byte| *byte = !*byte);
     }
     Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::transcript;
+
+    #[test]
+    fn bits_are_set_counted_and_found() {
+        transcript(&[
+            ("setbit a 7 1", ":0"),
+            ("setbit a 7 0", ":1"),
+            ("setbit a 10 1", ":0"),
+            ("strlen a", ":2"),
+            ("getbit a 10", ":1"),
+            ("getbit a 1000", ":0"),
+            ("setbit a 0 2", "-ERR bit is not an integer or out of range"),
+            ("setbit a 4294967296 1", "-ERR bit offset is not an integer or out of range"),
+            ("set a foobar", "+OK"),
+            ("bitcount a", ":26"),
+            ("bitcount a 1 1", ":6"),
+            ("bitcount a 5 30 bit", ":17"),
+            ("bitcount a 5 30 foo", "-ERR syntax error"),
+            ("set a \"\\xff\\xf0\\x00\"", "+OK"),
+            ("bitpos a 0", ":12"),
+            ("bitpos a 1 2", ":-1"),
+            ("bitpos a 1 7 15 bit", ":7"),
+            ("set a \"\\xff\\xff\"", "+OK"),
+            ("bitpos a 0", ":16"),
+            ("bitpos a 0 0 -1", ":-1"),
+            ("bitpos a 2", "-ERR The bit argument must be 1 or 0."),
+        ]);
+    }
+
+    #[test]
+    fn values_are_combined_bit_by_bit() {
+        transcript(&[
+            ("mset a abc b a", "+OK"),
+            ("bitop and x a b", ":3"),
+            ("get x", "$3 a\0\0"),
+            ("bitop or x a b", ":3"),
+            ("get x", "$3 abc"),
+            ("bitop xor x a b", ":3"),
+            ("get x", "$3 \0bc"),
+            ("bitop not x b", ":1"),
+            ("bitop not x x", ":1"),
+            ("get x", "$1 a"),
+            ("bitop or x nosuch", ":0"),
+            ("exists x", ":0"),
+            ("bitop not x a b", "-ERR BITOP NOT must be called with a single source key."),
+        ]);
+    }
 }

@@ -100,3 +100,30 @@ fn list(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     reply.verbatim(&lines.split_inclusive('\n').filter(chosen).collect::<String>());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::transcript;
+
+    #[test]
+    fn connections_tell_of_themselves() {
+        transcript(&[
+            ("client id", ":7"),
+            ("client getname", "$-1"),
+            ("client setname me", "+OK"),
+            ("client getname", "$2 me"),
+            (
+                "client setname \"a b\"",
+                "-ERR Client names cannot contain spaces, newlines or special characters.",
+            ),
+            ("client setinfo lib-name redis-py", "+OK"),
+            ("client setinfo foo bar", "-ERR Unrecognized option 'foo'"),
+            ("client info", "$25 id=7 name=me db=0 resp=2\n"),
+            ("client list id 7", "$25 id=7 name=me db=0 resp=2\n"),
+            ("client list id 8", "$0 "),
+            ("client list id x", "-ERR Invalid client ID"),
+            ("client foo", "-ERR unknown subcommand 'foo'. Try CLIENT HELP."),
+            ("client", "-ERR wrong number of arguments for 'client' command"),
+        ]);
+    }
+}

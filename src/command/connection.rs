@@ -160,3 +160,43 @@ fn reset(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome
     reply.simple("RESET");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Session, transcript};
+
+    #[test]
+    fn connections_are_greeted_and_left() {
+        transcript(&[
+            ("ping", "+PONG"),
+            ("PING hi", "$2 hi"),
+            ("ping a b", "-ERR wrong number of arguments for 'ping' command"),
+            ("echo \"\"", "$0 "),
+            ("select 0", "+OK"),
+            ("select 1", "-ERR DB index is out of range"),
+            ("select x", "-ERR value is not an integer or out of range"),
+            ("hello 4", "-NOPROTO unsupported protocol version"),
+            ("hello x", "-ERR Protocol version is not an integer or out of range"),
+            ("hello 2 foo", "-ERR Syntax error in HELLO option 'foo'"),
+            ("hello 3 auth a b", "-WRONGPASS invalid username-password pair or user is disabled."),
+            ("get a", "$-1"),
+            ("auth default x", "+OK"),
+        ]);
+        let mut session = Session::default();
+        assert_eq!(session.run("quit"), "+OK\r\n");
+        assert!(session.client.closed);
+    }
+
+    #[test]
+    fn the_greeting_is_in_the_version_that_it_begins() {
+        let mut session = Session::default();
+        let greeting = session.run("hello 3 setname me");
+        assert!(greeting.starts_with("%7\r\n$6\r\nserver\r\n$3\r\nkvs\r\n"), "{greeting}");
+        assert_eq!(session.run("client getname"), "$2\r\nme\r\n");
+        assert_eq!(session.run("get a"), "_\r\n");
+        assert!(session.run("hello 2").starts_with("*14\r\n"));
+        session.run("hello 3");
+        assert_eq!(session.run("reset"), "+RESET\r\n");
+        assert_eq!(session.run("client getname"), "$-1\r\n");
+    }
+}

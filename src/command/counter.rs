@@ -82,3 +82,30 @@ fn number_at(db: &dyn Reads, key: &[u8]) -> Result<(Parsed, Option<u64>), Abort>
 fn number(word: &[u8]) -> Result<Parsed, Abort> {
     extended::parse(word).ok_or("ERR value is not a valid float".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::transcript;
+
+    #[test]
+    fn counters_count() {
+        transcript(&[
+            ("incr n", ":1"),
+            ("incrby n 41", ":42"),
+            ("decr n", ":41"),
+            ("decrby n 50", ":-9"),
+            ("get n", "$2 -9"),
+            ("incrby n x", "-ERR value is not an integer or out of range"),
+            ("decrby n -9223372036854775808", "-ERR decrement would overflow"),
+            ("set n 9223372036854775807", "+OK"),
+            ("incr n", "-ERR increment or decrement would overflow"),
+            ("set n x ex 100", "+OK"),
+            ("incr n", "-ERR value is not an integer or out of range"),
+            ("incrbyfloat n 1", "-ERR value is not a valid float"),
+            ("set n 10.5 keepttl", "+OK"),
+            ("incrbyfloat n 0.1", "$4 10.6"),
+            ("ttl n", ":100"),
+            ("incrbyfloat n inf", "-ERR increment would produce NaN or Infinity"),
+        ]);
+    }
+}

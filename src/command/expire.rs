@@ -184,3 +184,39 @@ fn persist(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcom
     reply.integer(expires.into());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::transcript;
+
+    #[test]
+    fn expiries_are_set_and_told() {
+        transcript(&[
+            ("ttl a", ":-2"),
+            ("expire a 10", ":0"),
+            ("set a 1", "+OK"),
+            ("pttl a", ":-1"),
+            ("expire a 100 xx", ":0"),
+            ("expire a 100 gt", ":0"),
+            ("expire a 100 nx", ":1"),
+            ("ttl a", ":100"),
+            ("expire a 200 nx", ":0"),
+            ("expire a 200 lt", ":0"),
+            ("expire a 200 gt", ":1"),
+            ("pexpireat a 99999999999499", ":1"),
+            ("pexpiretime a", ":99999999999499"),
+            ("expiretime a", ":99999999999"),
+            ("persist a", ":1"),
+            ("persist a", ":0"),
+            (
+                "expire a 1 nx gt",
+                "-ERR NX and XX, GT or LT options at the same time are not compatible",
+            ),
+            ("expire a 1 gt lt", "-ERR GT and LT options at the same time are not compatible"),
+            ("expire a 1 foo", "-ERR Unsupported option foo"),
+            ("expire a 9223372036854775807", "-ERR invalid expire time in 'expire' command"),
+            ("pexpire a -1", ":1"),
+            ("exists a", ":0"),
+        ]);
+    }
+}

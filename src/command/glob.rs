@@ -4,6 +4,8 @@
 //! - `[abc]` one of these, `[a-z]` one of a range, either way round, `[^abc]` one of the others;
 //!   `\` takes the next byte as it is. A class that is not closed ends with the pattern.
 //!
+//! To the empty name only the empty pattern and `*` fit, `**` does not.
+//!
 //! Matching takes at most the product of the two lengths: each byte is tried against the part
 //! behind the last `*` only, since an earlier `*` can give way no further than a later one.
 
@@ -24,6 +26,9 @@ pub(super) fn literal_prefix(pattern: &[u8]) -> &[u8] {
 }
 
 fn run(pattern: &[u8], name: &[u8], fold: impl Fn(u8) -> u8) -> bool {
+    if name.is_empty() {
+        return matches!(pattern, b"" | b"*");
+    }
     let (mut at, mut here) = (0, 0);
     // Where the pattern goes on behind the last `*`, and where in the name that was tried.
     let mut retry: Option<(usize, usize)> = None;
@@ -105,6 +110,7 @@ mod tests {
             ("a", "", false),
             ("*", "", true),
             ("**", "abc", true),
+            ("**", "", false),
             ("a*", "abc", true),
             ("a*c", "abcbc", true),
             ("a*c*d", "abcbc", false),

@@ -70,3 +70,32 @@ fn description(command: &Command) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Session, transcript};
+    use super::*;
+
+    #[test]
+    fn one_command_is_described() {
+        transcript(&[
+            ("help get", "*2 +GET key +    The value of a key."),
+            ("help nosuch", "-ERR no command 'nosuch'; HELP lists them all"),
+        ]);
+        let config = Session::default().run("help config");
+        assert!(config.contains("+CONFIG GET pattern [pattern ...]\r\n"), "{config}");
+    }
+
+    #[test]
+    fn every_command_is_listed_in_lines_that_fit_a_terminal() {
+        let help = Session::default().run("help");
+        for command in commands() {
+            assert!(help.contains(&format!("+{}", command.syntax)), "{}", command.name);
+            assert!(!command.summary.is_empty(), "{}", command.name);
+        }
+        let summaries = help.lines().filter(|line| line.contains("  "));
+        for line in summaries {
+            assert!(line.len() <= 130, "{line}");
+        }
+    }
+}

@@ -106,7 +106,7 @@ fn info(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     for name in args.iter().skip(2) {
         match by_full_name(name) {
             Some(command) => write_info(command, reply),
-            None => reply.null_array(),
+            None => reply.null(),
         }
     }
     Ok(())
@@ -189,4 +189,37 @@ fn getkeys(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome
     reply.array(keys.len());
     keys.iter().for_each(|key| reply.bulk(key));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Session, transcript};
+
+    #[test]
+    fn the_table_is_shown() {
+        transcript(&[
+            (
+                "command info get nosuch",
+                "*2 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@string +@read +@fast *0 *0 *0 $-1",
+            ),
+            (
+                "command docs strlen",
+                "*2 $6 strlen *4 $7 summary $30 The length of a value in bytes $5 group $6 string",
+            ),
+            ("command list filterby pattern bitf*", "*2 $8 bitfield $11 bitfield_ro"),
+            ("command list filterby module x", "*0"),
+            ("command list x", "-ERR syntax error"),
+            ("command getkeys mset a 1 b 2", "*2 $1 a $1 b"),
+            ("command getkeys bitop and x a b", "*3 $1 x $1 a $1 b"),
+            ("command getkeys nosuch a", "-ERR Invalid command specified"),
+            ("command getkeys ping a", "-ERR The command has no key arguments"),
+            ("command getkeys get a b", "-ERR Invalid number of arguments specified for command"),
+            ("command nosuch", "-ERR unknown subcommand 'nosuch'. Try COMMAND HELP."),
+        ]);
+        let mut session = Session::default();
+        let count = session.run("command count").trim_start_matches(':').to_owned();
+        assert!(session.run("command").starts_with(&format!("*{count}")));
+        assert!(session.run("command docs").starts_with("*"));
+        assert!(session.run("config help").contains("+GET pattern [pattern ...]\r\n"));
+    }
 }

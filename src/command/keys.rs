@@ -207,3 +207,55 @@ fn scan(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     found.finish(reply);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::transcript;
+
+    #[test]
+    fn keys_are_removed_counted_and_renamed() {
+        transcript(&[
+            ("mset a 1 b 2 c 3", "+OK"),
+            ("exists a b x a", ":3"),
+            ("del a x", ":1"),
+            ("rm b b", ":1"),
+            ("unlink c", ":1"),
+            ("dbsize", ":0"),
+            ("set a 1 ex 100", "+OK"),
+            ("type a", "+string"),
+            ("type b", "+none"),
+            ("rename a b", "+OK"),
+            ("rename a b", "-ERR no such key"),
+            ("ttl b", ":100"),
+            ("renamenx b b", ":0"),
+            ("copy b c", ":1"),
+            ("copy b c", ":0"),
+            ("copy b c replace", ":1"),
+            ("copy b b", "-ERR source and destination objects are the same"),
+            ("copy b d db 1", "-ERR DB index is out of range"),
+            ("ttl c", ":100"),
+            ("flushall", "+OK"),
+            ("randomkey", "$-1"),
+            ("set a 1", "+OK"),
+            ("randomkey", "$1 a"),
+        ]);
+    }
+
+    #[test]
+    fn keys_are_listed() {
+        transcript(&[
+            ("mset user:1 a user:2 b usher c other d", "+OK"),
+            ("keys *", "*4 $5 other $6 user:1 $6 user:2 $5 usher"),
+            ("keys user:*", "*2 $6 user:1 $6 user:2"),
+            ("keys us[^h]?r", "*0"),
+            ("keys us[a-h]er", "*1 $5 usher"),
+            ("keys usher", "*1 $5 usher"),
+            ("scan 0 count 3", "*2 $1 3 *3 $5 other $6 user:1 $6 user:2"),
+            ("scan 3 count 3", "*2 $1 0 *1 $5 usher"),
+            ("scan 0 match o* count 100 type string", "*2 $1 0 *1 $5 other"),
+            ("scan 0 count 100 type list", "*2 $1 0 *0"),
+            ("scan x", "-ERR invalid cursor"),
+            ("scan 0 count 0", "-ERR syntax error"),
+        ]);
+    }
+}

@@ -160,3 +160,27 @@ fn ranges(table: &Table<'_>, options: &Options, reply: &mut Reply<'_>) {
     reply.bulk(b"len");
     reply.integer(table.total());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::transcript;
+
+    #[test]
+    fn what_two_values_have_in_common_is_found() {
+        transcript(&[
+            ("mset a ohmytext b mynewtext", "+OK"),
+            ("lcs a b", "$6 mytext"),
+            ("lcs a b len", ":6"),
+            ("lcs a b idx", "*4 $7 matches *2 *2 *2 :4 :7 *2 :5 :8 *2 *2 :2 :3 *2 :0 :1 $3 len :6"),
+            (
+                "lcs a b idx minmatchlen 4 withmatchlen",
+                "*4 $7 matches *1 *3 *2 :4 :7 *2 :5 :8 :4 $3 len :6",
+            ),
+            ("lcs a nosuch", "$0 "),
+            (
+                "lcs a b len idx",
+                "-ERR If you want both the length and indexes, please just use IDX.",
+            ),
+        ]);
+    }
+}

@@ -30,6 +30,7 @@ mod help;
 mod introspection;
 mod keys;
 mod lcs;
+mod lookup;
 mod numbers;
 mod options;
 mod ordered;
@@ -45,7 +46,8 @@ mod testing;
 pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Writes};
 pub use clock::now_ms;
 pub use glob::{matches, matches_nocase};
-pub use table::{Command, Flags, Group, commands, is_cross_protocol, keys_of, lookup, prepare};
+pub use lookup::lookup;
+pub use table::{Command, Flags, Group, commands, is_cross_protocol, keys_of, prepare};
 
 use crate::protocol::{Args, Reply};
 

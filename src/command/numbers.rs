@@ -1,5 +1,7 @@
 //! Numbers among a request's words, read to the letter as Redis reads them.
 
+use std::ops::Range;
+
 use super::Abort;
 use super::errors::NOT_AN_INTEGER;
 use crate::protocol::parse_integer;
@@ -38,15 +40,17 @@ pub(super) fn cursor(word: &[u8]) -> Result<u64, Abort> {
     Ok(if negative { value.wrapping_neg() } else { value })
 }
 
-/// The bytes `start..end` of `len` that two inclusive indexes mean, each counted from the end if
-/// negative; empty if they mean none.
-pub(super) fn clamp(start: i64, end: i64, len: usize) -> std::ops::Range<usize> {
-    if start < 0 && end < 0 && start > end {
-        return 0..0;
-    }
+/// Whether an index range is empty whatever the length of what it is of.
+pub(super) fn is_backwards(start: i64, end: i64) -> bool {
+    start < 0 && end < 0 && start > end
+}
+
+/// The part `start..end` of `len` elements that two inclusive indexes mean, each counted from the
+/// end if negative, and cut to what is there.
+pub(super) fn clamp(start: i64, end: i64, len: usize) -> Range<usize> {
     let len = i64::try_from(len).unwrap_or(i64::MAX);
-    let from_end = |index: i64| if index < 0 { index.saturating_add(len).max(0) } else { index };
-    let (start, end) = (from_end(start), from_end(end).min(len - 1));
+    let from_start = |index: i64| if index < 0 { index.saturating_add(len).max(0) } else { index };
+    let (start, end) = (from_start(start), from_start(end).min(len - 1));
     if start > end { 0..0 } else { start as usize..end as usize + 1 }
 }
 
@@ -82,6 +86,7 @@ mod tests {
             (-100, 2, 0..3),
             (-2, -1, 3..5),
             (-1, -2, 0..0),
+            (-100, -200, 0..1),
             (3, 2, 0..0),
             (5, 5, 0..0),
             (4, 4, 4..5),

@@ -86,3 +86,40 @@ pub(super) fn prefix_range(prefix: &[u8]) -> (Bound<&[u8]>, Option<Vec<u8>>) {
     });
     (Bound::Included(prefix), behind)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::transcript;
+    use super::*;
+
+    #[test]
+    fn keys_come_in_order_with_their_values() {
+        transcript(&[
+            ("mset b 2 a 1 ab 3 c 4", "+OK"),
+            ("range a b", "*6 $1 a $1 1 $2 ab $1 3 $1 b $1 2"),
+            ("range aa bb", "*4 $2 ab $1 3 $1 b $1 2"),
+            ("range - + limit 1", "*2 $1 a $1 1"),
+            ("range b +", "*4 $1 b $1 2 $1 c $1 4"),
+            ("range - a", "*2 $1 a $1 1"),
+            ("range b a", "*0"),
+            ("range + -", "*0"),
+            ("range a b limit 0", "*0"),
+            ("range a a limit -1", "*2 $1 a $1 1"),
+            ("range a b limit", "-ERR syntax error"),
+            ("range a b limit x", "-ERR value is not an integer or out of range"),
+            ("range a b limit 1 2", "-ERR syntax error"),
+            ("prefix a", "*4 $1 a $1 1 $2 ab $1 3"),
+            ("prefix a LIMIT 1", "*2 $1 a $1 1"),
+            ("prefix x", "*0"),
+            ("prefix", "-ERR wrong number of arguments for 'prefix' command"),
+        ]);
+    }
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(prefix_range(b"ab").1.as_deref(), Some(&b"ac"[..]));
+        assert_eq!(prefix_range(b"a\xff\xff").1.as_deref(), Some(&b"b"[..]));
+        assert_eq!(prefix_range(b"\xff"), (Bound::Included(&b"\xff"[..]), None));
+        assert_eq!(prefix_range(b""), (Bound::Unbounded, None));
+    }
+}

@@ -1,7 +1,7 @@
 //! The server as a whole: settings, figures, emptying and stopping it.
 
 use super::clock::since_epoch;
-use super::errors::{SYNTAX, refused, wrong_arity};
+use super::errors::{SYNTAX, refused};
 use super::introspection::container_help;
 use super::{Client, Command, Flags, Group, Outcome, Reads, Run, Writes, matches_nocase};
 use crate::protocol::{Args, Reply};
@@ -75,7 +75,7 @@ fn config_get(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) ->
 
 fn config_set(client: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outcome {
     if !args.len().is_multiple_of(2) {
-        return Err(wrong_arity("config|set"));
+        return Err(SYNTAX.into());
     }
     let settings = client.settings();
     let is_setting =
@@ -152,4 +152,52 @@ fn shutdown(client: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outco
     }
     client.shutdown();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Session, transcript};
+
+    #[test]
+    fn settings_are_shown() {
+        transcript(&[
+            ("config get save", "*2 $4 save $0 "),
+            ("config get SAVE app* nosuch", "*4 $10 appendonly $3 yes $4 save $0 "),
+            ("config get nosuch", "*0"),
+            ("config get", "-ERR wrong number of arguments for 'config|get' command"),
+            (
+                "config set save x",
+                "-ERR CONFIG SET failed (possibly related to argument 'save') - can't set \
+                 immutable config",
+            ),
+            (
+                "config set nosuch x",
+                "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'",
+            ),
+            ("config resetstat", "+OK"),
+            ("info", "$2 # "),
+            ("INFO Server keyspace", "$17 # server+keyspace"),
+        ]);
+    }
+
+    #[test]
+    fn the_server_is_emptied() {
+        transcript(&[
+            ("mset a 1 b 2", "+OK"),
+            ("dbsize", ":2"),
+            ("flushall now", "-ERR syntax error"),
+            ("flushall async", "+OK"),
+            ("dbsize", ":0"),
+        ]);
+    }
+
+    #[test]
+    fn the_server_is_stopped_without_a_reply() {
+        let mut session = Session::default();
+        assert_eq!(session.run("shutdown foo"), "-ERR syntax error\r\n");
+        assert_eq!(session.run("shutdown abort"), "-ERR No shutdown in progress.\r\n");
+        assert!(!session.client.stopped);
+        assert_eq!(session.run("shutdown nosave"), "");
+        assert!(session.client.stopped);
+    }
 }

@@ -2,7 +2,7 @@
 //! nothing and look at no option.
 
 use super::errors::{TOO_LONG, wrong_arity};
-use super::numbers::{clamp, integer};
+use super::numbers::{clamp, integer, is_backwards};
 use super::options::{Dialect, Expiry, Options, Unit, put_until};
 use super::{Abort, Command, Entry, Flags, Group, Outcome, Reads, Run, Writes};
 use crate::protocol::{Args, Reply};
@@ -270,8 +270,10 @@ fn strlen(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn getrange(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let (start, end) = (integer(&args[2])?, integer(&args[3])?);
     match db.get(&args[1])? {
-        Some(entry) => reply.bulk(&entry.value[clamp(start, end, entry.value.len())]),
-        None => reply.bulk(b""),
+        Some(entry) if !is_backwards(start, end) => {
+            reply.bulk(&entry.value[clamp(start, end, entry.value.len())]);
+        }
+        _ => reply.bulk(b""),
     }
     Ok(())
 }
@@ -290,4 +292,87 @@ fn setrange(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     db.put(&args[1], &value, expires_at)?;
     reply.integer(value.len() as i64);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Session, transcript};
+
+    #[test]
+    fn values_are_set_and_read() {
+        transcript(&[
+            ("GET a", "$-1"),
+            ("SET a 1", "+OK"),
+            ("get a", "$1 1"),
+            ("set a 2 NX", "$-1"),
+            ("set a 2 xx GET", "$1 1"),
+            ("set b 2 xx", "$-1"),
+            ("mget a b a", "*3 $1 2 $-1 $1 2"),
+            ("set a 1 foo", "-ERR syntax error"),
+            ("set a 1 ex 10 px 10", "-ERR syntax error"),
+            ("set a 1 ex 0", "-ERR invalid expire time in 'set' command"),
+            ("set a 1 keepttl get", "$1 2"),
+            ("mset a x b", "-ERR wrong number of arguments for 'mset' command"),
+            ("mset a x b y", "+OK"),
+            ("msetnx b 1 c 1", ":0"),
+            ("msetnx c z d z", ":1"),
+            ("getset c w", "$1 z"),
+            ("getdel c", "$1 w"),
+            ("getdel c", "$-1"),
+            ("setnx c 1", ":1"),
+            ("setnx c 2", ":0"),
+        ]);
+    }
+
+    #[test]
+    fn parts_of_values_are_read_and_changed() {
+        transcript(&[
+            ("append a hello", ":5"),
+            ("append a \"\\x00world\"", ":11"),
+            ("strlen a", ":11"),
+            ("getrange a -5 -1", "$5 world"),
+            ("substr a 0 0", "$1 h"),
+            ("getrange a 3 1", "$0 "),
+            ("getrange b 0 -1", "$0 "),
+            ("setrange a 5 ,", ":11"),
+            ("get a", "$11 hello,world"),
+            ("setrange b 2 x", ":3"),
+            ("get b", "$3 \0\0x"),
+            ("setrange b -1 x", "-ERR offset is out of range"),
+            ("setrange c 5 \"\"", ":0"),
+            (
+                "setrange b 536870912 x",
+                "-ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn an_expiry_ends_what_it_is_given_to() {
+        transcript(&[
+            ("set a 1 pxat 1", "+OK"),
+            ("get a", "$-1"),
+            ("setex a 100 v", "+OK"),
+            ("ttl a", ":100"),
+            ("append a w", ":2"),
+            ("ttl a", ":100"),
+            ("set a v", "+OK"),
+            ("ttl a", ":-1"),
+            ("getex a exat 99999999999", "$1 v"),
+            ("expiretime a", ":99999999999"),
+            ("getex a persist", "$1 v"),
+            ("ttl a", ":-1"),
+            ("getex a pxat 1", "$1 v"),
+            ("exists a", ":0"),
+            ("psetex a 0 v", "-ERR invalid expire time in 'psetex' command"),
+        ]);
+    }
+
+    #[test]
+    fn a_read_that_finds_a_value_on_disk_starts_again() {
+        let mut session = Session::default();
+        session.run("mset a 1 b 2");
+        session.db.cold = true;
+        assert_eq!(session.run("mget x a b"), "*3\r\n$-1\r\n$1\r\n1\r\n$1\r\n2\r\n");
+    }
 }

@@ -1,15 +1,10 @@
-//! The table of all commands: finding one by its name, and what can be said of a request before it
-//! runs.
-//!
-//! A look-up is on the way of every request: it folds the name into one 16-byte number and finds
-//! that in an open-addressed table, without allocating.
+//! The table of all commands, and what can be said of a request before it runs.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
 use super::{
     Keys, Run, bitfield, bits, client, connection, counter, expire, help, introspection, keys, lcs,
-    ordered, server, string,
+    lookup, ordered, server, string,
 };
 use crate::protocol::Args;
 
@@ -196,7 +191,7 @@ impl Command {
 }
 
 /// In the order in which HELP lists them.
-static FAMILIES: &[&[Command]] = &[
+pub(super) static FAMILIES: &[&[Command]] = &[
     string::COMMANDS,
     lcs::COMMANDS,
     counter::COMMANDS,
@@ -215,90 +210,6 @@ static FAMILIES: &[&[Command]] = &[
 /// Every command, subcommands not counted.
 pub fn commands() -> impl Iterator<Item = &'static Command> + Clone {
     FAMILIES.iter().copied().flatten()
-}
-
-/// A power of two, at least twice the number of commands, so that a probe is short.
-const SLOTS: usize = 256;
-
-/// The length of the longest name: what a number of 16 bytes holds beside a length.
-const LONGEST: usize = 15;
-
-/// Commands by their folded names.
-struct Names {
-    slots: [(u128, Option<&'static Command>); SLOTS],
-}
-
-static NAMES: LazyLock<Names> = LazyLock::new(|| {
-    let mut slots = [(0, None); SLOTS];
-    for command in commands() {
-        let Some(name) = fold(command.name.as_bytes()) else { continue };
-        let mut at = slot_of(name);
-        while slots[at].1.is_some() {
-            at = (at + 1) % SLOTS;
-        }
-        slots[at] = (name, Some(command));
-    }
-    Names { slots }
-});
-
-/// The bytes of a name in lower case as one number, the first byte lowest and its length in the highest;
-/// None if it is longer than any command's.
-#[inline]
-fn fold(name: &[u8]) -> Option<u128> {
-    let word = match name.len() {
-        len @ 8..=LONGEST => {
-            let low = u64::from_le_bytes(*name.first_chunk()?);
-            let high = u64::from_le_bytes(*name.last_chunk()?);
-            u128::from(low) | u128::from(high) << (8 * (len - 8))
-        }
-        len @ 4..8 => {
-            let low = u32::from_le_bytes(*name.first_chunk()?);
-            let high = u32::from_le_bytes(*name.last_chunk()?);
-            u128::from(u64::from(low) | u64::from(high) << (8 * (len - 4)))
-        }
-        len @ 1..4 => {
-            let (first, middle, last) = (name[0], name[len / 2], name[len - 1]);
-            u128::from(first)
-                | u128::from(middle) << (8 * (len / 2))
-                | u128::from(last) << (8 * (len - 1))
-        }
-        _ => return None,
-    };
-    Some(lower_case(word) | (name.len() as u128) << 120)
-}
-
-/// ASCII capitals become small in all 16 bytes at once.
-#[inline]
-fn lower_case(word: u128) -> u128 {
-    const EACH: u128 = u128::MAX / 0xff;
-    // Bit 7 of a byte of the sums says: from `A` on; beyond `Z`.
-    let low_bits = word & (EACH * 0x7f);
-    let from_a = low_bits + EACH * (0x80 - b'A' as u128);
-    let beyond_z = low_bits + EACH * (0x7f - b'Z' as u128);
-    let capitals = from_a & !beyond_z & !word & (EACH * 0x80);
-    word | capitals >> 2
-}
-
-#[inline]
-fn slot_of(name: u128) -> usize {
-    // The multiplier is 2^64 divided by the golden ratio: it spreads names over the upper bits.
-    let mixed = (name as u64 ^ (name >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
-}
-
-/// The command of this name, in any case.
-#[inline]
-pub fn lookup(name: &[u8]) -> Option<&'static Command> {
-    let name = fold(name)?;
-    let slots = &NAMES.slots;
-    let mut at = slot_of(name);
-    loop {
-        match slots[at] {
-            (found, command @ Some(_)) if found == name => return command,
-            (_, None) => return None,
-            _ => at = (at + 1) % SLOTS,
-        }
-    }
 }
 
 /// The command that a request asks for, its subcommand if it has those, with as many words as it
@@ -374,4 +285,71 @@ pub(super) fn key_places(command: &Command, words: usize) -> impl Iterator<Item 
     let start = usize::try_from(first).unwrap_or_default();
     let step = usize::try_from(step).unwrap_or_default().max(1);
     (start..end.max(start)).step_by(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::with_words;
+    use super::*;
+
+    fn refusal(line: &str) -> String {
+        with_words(line, |args| prepare(args).unwrap_err().into_owned())
+    }
+
+    #[test]
+    fn requests_are_refused_in_the_words_of_redis() {
+        for (line, expected) in [
+            ("foo", "ERR unknown command 'foo', with args beginning with: "),
+            ("foo a b", "ERR unknown command 'foo', with args beginning with: 'a' 'b' "),
+            ("\"f\\x00o\" a", "ERR unknown command 'f', with args beginning with: 'a' "),
+            ("get", "ERR wrong number of arguments for 'get' command"),
+            ("GET a b", "ERR wrong number of arguments for 'get' command"),
+            ("config", "ERR wrong number of arguments for 'config' command"),
+            ("config get", "ERR wrong number of arguments for 'config|get' command"),
+            ("config foo", "ERR unknown subcommand 'foo'. Try CONFIG HELP."),
+        ] {
+            assert_eq!(refusal(line), expected);
+        }
+        let long = "x".repeat(200);
+        let expected =
+            format!("ERR unknown command '{0}', with args beginning with: '{0}' ", &long[..QUOTED]);
+        assert_eq!(refusal(&format!("{long} {long} a")), expected);
+    }
+
+    #[test]
+    fn keys_are_where_the_table_says() {
+        for (line, keys) in [
+            ("get a", "a"),
+            ("mget a b c", "a b c"),
+            ("mset a 1 b 2", "a b"),
+            ("mset a 1 b", "a b"),
+            ("bitop and x a b", "x a b"),
+            ("rename a b", "a b"),
+            ("set a b ex 1", "a"),
+            ("ping a", ""),
+            ("config get a", ""),
+            ("range a b", ""),
+        ] {
+            let found = with_words(line, |args| {
+                let keys = keys_of(prepare(args).unwrap(), args);
+                keys.map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>()
+            });
+            assert_eq!(found.join(" "), keys, "{line}");
+        }
+    }
+
+    #[test]
+    fn browsers_are_told_by_their_first_word() {
+        assert!(is_cross_protocol(b"POST") && is_cross_protocol(b"host:"));
+        assert!(!is_cross_protocol(b"host") && !is_cross_protocol(b"GET"));
+    }
+
+    #[test]
+    fn flags_follow_from_how_a_command_runs() {
+        for command in commands() {
+            let writes = matches!(command.run, Run::Write(_));
+            assert_eq!(command.flags.contain(Flags::WRITE), writes, "{}", command.name);
+            assert!(!writes || !command.flags.contain(Flags::LOADING), "{}", command.name);
+        }
+    }
 }

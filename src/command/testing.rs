@@ -123,7 +123,7 @@ impl Client for TestClient {
     }
 
     fn info(&self, sections: &[String]) -> String {
-        format!("# {}\r\n", sections.join("+"))
+        format!("# {}", sections.join("+"))
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {

@@ -1,30 +1,22 @@
-//! Compaction: copies what lives in segments with much dead weight into new ones, beside reads and
-//! writes. Also writes the hints of closed segments, and keeps track of which pages are in memory.
+//! Compaction: decides when and what to merge, beside reads and writes. Also writes the hints of
+//! closed segments, and keeps track of which pages are in memory.
 //!
-//! Thread: `kvs-compact`. Invariants:
-//! - a merge is one manifest edit {add, remove}; before it, a crash leaves the old segments, after it
-//!   the new ones, and the other files are deleted at the next open.
-//! - a copied key is moved in the index by compare-exchange: what a user changed meanwhile wins.
-//!   The move comes after the edit: the index never leads to a segment that is not listed.
-//! - a tombstone goes only when no segment outside the merge holds an older record of its key, which
-//!   would come back without it; the hints tell.
-//! - a segment with damage is never merged away.
-//! - it is rate-limited, but for when the directory is about to outgrow its bound.
+//! Thread: `kvs-compact`. Invariants: the directory stays within [`Compactor::bound`] of the live
+//! data; work is paced, but for when that bound is far exceeded; nobody waits for this thread but
+//! who asks for [`Chore::CompactAll`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::copier::{Copier, Move, Reader, STEP};
-use super::core::{Core, lock};
-use super::filename;
-use super::hint::{self, Hint};
-use super::position::Position;
-use super::record;
-use super::recovery;
+use super::copier::STEP;
+use super::core::Core;
+use super::hint;
+use super::hint_file;
+use super::merge::{Merge, Step};
 use super::scan;
-use super::segment::{HEADER, Origin, Segment};
+use super::segment::{HEADER, Segment};
 use crate::error::{KvsError, Result};
 
 /// What the thread is told.
@@ -176,7 +168,7 @@ impl Compactor {
             let hint = hint::Builder::from_scan(&scan).encode(segment.number(), segment.len());
             segment.set_seqs(hint.min_seq(), hint.max_seq());
             if scan.damage.is_empty() {
-                write_hint(&self.core, &hint)?;
+                hint_file::write(&self.core, &hint)?;
             } else {
                 segment.mark_damaged();
             }
@@ -264,143 +256,20 @@ impl Compactor {
 
     /// Merges `victims` into one new segment, or into none if nothing lives.
     fn merge(&mut self, victims: &[Arc<Segment>]) -> Result<(), Interrupted> {
-        let capacity: u64 = victims.iter().map(|victim| victim.len()).sum();
-        let output = self.core.create_segment(Origin::Merged, capacity)?;
-        let path = output.path().to_owned();
-        let merged = self.copy(victims, output);
-        match merged {
-            Ok(Some((output, moves))) => self.install(victims, output, &moves),
-            Ok(None) => Ok(()),
-            Err(error) => {
-                let _ = self.core.fs.remove(&path);
-                Err(error)
+        let core = Arc::clone(&self.core);
+        let mut merge = Merge::begin(&core, victims)?;
+        loop {
+            match merge.step()? {
+                Step::More => self.pace(STEP)?,
+                Step::Done => break,
+                Step::Damaged => return Ok(()),
             }
         }
-    }
-
-    /// Copies what lives in `victims` to `output` and makes that durable, with its hint. `None` if
-    /// a victim turned out to be damaged.
-    fn copy(
-        &mut self,
-        victims: &[Arc<Segment>],
-        output: Segment,
-    ) -> Result<Option<(Segment, Vec<Move>)>, Interrupted> {
-        let mut copier = Copier::new(output);
-        for victim in victims {
-            let core = Arc::clone(&self.core);
-            let mut sound = true;
-            let mut reader = Reader::new(victim);
-            while reader.fill()? {
-                sound &= reader.records(|offset, record, place| {
-                    copier.note(&core, victim, offset, record, place);
-                });
-                if !sound {
-                    break;
-                }
-                copier.take_noted(&core, &reader.bytes);
-                copier.flush()?;
-                reader.advance();
-                self.core.stats.compaction_read.add(STEP as u64);
-                self.pace(STEP)?;
-            }
-            if !sound {
-                victim.mark_damaged();
-                log::error!("damaged: {} is left out of compaction", victim.path().display());
-                let _ = self.core.fs.remove(copier.output.path());
-                return Ok(None);
-            }
-        }
-        self.keep_needed_tombstones(victims, &mut copier)?;
-        copier.flush()?;
-        copier.output.sync()?;
-        self.core.stats.compaction_written.add(copier.tail);
-        let output = copier.output;
-        output.publish(copier.tail);
-        let hint = hint_of(&output);
-        output.set_seqs(hint.min_seq(), hint.max_seq());
-        write_hint(&self.core, &hint)?;
-        Ok(Some((output, copier.moves)))
-    }
-
-    /// Copies those tombstones whose keys an older segment outside the merge still has.
-    fn keep_needed_tombstones(
-        &self,
-        victims: &[Arc<Segment>],
-        copier: &mut Copier,
-    ) -> Result<(), Interrupted> {
-        if copier.tombstones.is_empty() {
-            return Ok(());
-        }
-        let mut undecided = std::mem::take(&mut copier.tombstones);
-        for other in self.core.segments.all() {
-            let merged = victims.iter().any(|victim| victim.number() == other.number());
-            // What is not closed is younger than every tombstone in a closed segment.
-            if merged || !other.is_sealed() || undecided.is_empty() {
-                continue;
-            }
-            let hint = recovery::read_hint(&self.core, &other);
-            undecided.retain(|bytes| {
-                let needed = match (record::parse(bytes), &hint) {
-                    (Ok(tombstone), _) if other.min_seq() > tombstone.seq => false,
-                    (Ok(tombstone), Some(hint)) if hint.covered() == other.len() => {
-                        tombstone.is_clear() || hint.contains(tombstone.database, tombstone.key)
-                    }
-                    _ => true,
-                };
-                if needed {
-                    copier.append_tombstone(bytes);
-                }
-                !needed
-            });
-        }
-        Ok(())
-    }
-
-    /// Puts `output` in place of `victims`: in the index, in the manifest, on the disk.
-    fn install(
-        &mut self,
-        victims: &[Arc<Segment>],
-        output: Segment,
-        moves: &[Move],
-    ) -> Result<(), Interrupted> {
-        output.seal();
-        let output = self.core.segments.add(output)?;
-        let added: Vec<u64> = (!output.is_empty()).then(|| output.number()).into_iter().collect();
-        let removed: Vec<u64> = victims.iter().map(|victim| victim.number()).collect();
-        // First the manifest: an index that led to a segment which is not listed would lose keys
-        // with the next open.
-        let edited = lock(&self.core.manifest).edit(&added, &removed);
-        if edited.is_err() || output.is_empty() {
-            self.core.segments.remove(&[Arc::clone(&output)]);
-            // After a failed sync nobody knows which of them are listed: they all stay.
-            if !matches!(edited, Err(KvsError::Poisoned { .. })) {
-                self.core.remove_files(&[Arc::clone(&output)]);
-            }
-            edited?;
-        }
-        // In steps: a clear waits for one.
-        for step in moves.chunks(256) {
-            let _no_clear = lock(&self.core.moving);
-            step.iter().for_each(|moved| self.relocate(&output, moved));
-        }
+        let won = merge.finish()?;
         let read: u64 = victims.iter().map(|victim| victim.len()).sum();
-        let won = read.saturating_sub(output.len());
-        self.core.segments.remove(victims);
-        self.core.remove_files(victims);
         self.fruitless = (won * 10 < read).then(|| self.core.space());
         self.unhinted.retain(|segment| !victims.iter().any(|victim| Arc::ptr_eq(victim, segment)));
-        self.core.stats.compactions.add(1);
         Ok(())
-    }
-
-    fn relocate(&self, output: &Segment, moved: &Move) {
-        let to = Position::new(output.slot(), moved.offset, moved.size, moved.from.expires());
-        let guard = crossbeam_epoch::pin();
-        // Counted first: whoever overwrites the key right after the move counts it out.
-        output.add_live(to.size() as i64);
-        if !self.core.keydir(moved.database, &guard).relocate(moved.hash, moved.from, to) {
-            output.add_live(-(to.size() as i64));
-        }
     }
 
     /// Waits as long as `bytes` may take at the given rate; not at all when space is short.
@@ -424,33 +293,4 @@ impl Compactor {
             }
         }
     }
-}
-
-/// The hint of a closed and sound segment.
-fn hint_of(segment: &Segment) -> Hint {
-    let bytes = segment.bytes_from(HEADER as u64);
-    let scan = scan::scan(bytes, HEADER as u64, segment.origin(), false);
-    hint::Builder::from_scan(&scan).encode(segment.number(), segment.len())
-}
-
-/// Writes a hint file: beside itself first, then renamed. Not synced: a hint that a power cut
-/// damages is found out by its checksum.
-fn write_hint(core: &Core, hint: &Hint) -> Result<()> {
-    let path = filename::hint(&core.dir, hint.segment());
-    let temporary = filename::temporary(&path);
-    let doing = || KvsError::io(format!("write {}", path.display()));
-    let _ = core.fs.remove(&temporary);
-    let file = core.fs.create(&temporary).map_err(doing())?;
-    file.write_all_at(hint.as_bytes(), 0).map_err(doing())?;
-    core.fs.rename(&temporary, &path).map_err(doing())
-}
-
-/// Writes the hints of these segments, for a clean close.
-pub(super) fn write_hints(core: &Core, segments: &[Arc<Segment>]) -> Result<()> {
-    for segment in segments {
-        if !segment.is_damaged() {
-            write_hint(core, &hint_of(segment))?;
-        }
-    }
-    Ok(())
 }

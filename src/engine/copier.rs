@@ -3,6 +3,7 @@
 //! Thread: `kvs-compact`; see [`compactor`](super::compactor).
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::core::Core;
 use super::keydir::KeyHash;
@@ -36,7 +37,7 @@ struct Noted {
 
 /// Collects the output of a merge.
 pub(super) struct Copier {
-    pub(super) output: Segment,
+    pub(super) output: Arc<Segment>,
     buffer: Vec<u8>,
     /// Where `buffer` goes.
     pub(super) tail: u64,
@@ -46,7 +47,7 @@ pub(super) struct Copier {
 }
 
 impl Copier {
-    pub(super) fn new(output: Segment) -> Copier {
+    pub(super) fn new(output: Arc<Segment>) -> Copier {
         Copier {
             output,
             buffer: Vec::with_capacity(STEP * 2),

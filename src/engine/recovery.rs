@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use super::core::{Core, DATABASES, lock};
 use super::filename::{self, Kind};
 use super::hint::{self, Entries, Entry, Hint};
+use super::hint_file;
 use super::keydir::Keydir;
 use super::position::{self, Position};
 use super::scan;
@@ -135,7 +136,7 @@ fn load_hints(
 
 /// The hint of a segment: from its file, from a scan, or from both.
 fn load(core: &Core, segment: &Arc<Segment>, newest: bool) -> Result<Loaded> {
-    let hint = read_hint(core, segment);
+    let hint = hint_file::read(core, segment);
     let covered = hint.as_ref().map_or(HEADER as u64, Hint::covered);
     if let Some(hint) = hint.as_ref()
         && covered == segment.len()
@@ -166,25 +167,6 @@ fn load(core: &Core, segment: &Arc<Segment>, newest: bool) -> Result<Loaded> {
     let hint = builder.encode(segment.number(), scan.end);
     segment.cut(scan.end);
     Ok(Loaded { segment: Arc::clone(segment), hint, scanned })
-}
-
-/// The hint in a segment's hint file, if that is any good.
-pub(super) fn read_hint(core: &Core, segment: &Segment) -> Option<Hint> {
-    let path = filename::hint(&core.dir, segment.number());
-    let problem = match core.fs.read(&path).map(Hint::decode) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => error.to_string(),
-        Ok(Err(problem)) => problem.to_owned(),
-        Ok(Ok(hint)) if hint.segment() != segment.number() => {
-            format!("it is about segment {}", hint.segment())
-        }
-        Ok(Ok(hint)) if hint.covered() > segment.len() => {
-            format!("it covers {} bytes of {}", hint.covered(), segment.len())
-        }
-        Ok(Ok(hint)) => return Some(hint),
-    };
-    log::warn!("{} is of no use ({problem}): the segment is scanned", path.display());
-    None
 }
 
 fn owned_entries(hint: &Hint) -> Vec<(Vec<u8>, Entry<'static>)> {

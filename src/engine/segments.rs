@@ -45,6 +45,13 @@ impl Segments {
 
     /// Gives `segment` a slot and makes it visible.
     pub fn add(&self, segment: Segment) -> Result<Arc<Segment>> {
+        let segment = Arc::new(segment);
+        self.add_shared(&segment)?;
+        Ok(segment)
+    }
+
+    /// [`Segments::add`] for a segment that is shared already.
+    pub fn add_shared(&self, segment: &Arc<Segment>) -> Result<()> {
         // Pinned first: a pin may run what was deferred, which takes the lock.
         let guard = crossbeam_epoch::pin();
         let mut free = lock(&self.free);
@@ -59,13 +66,12 @@ impl Segments {
             )));
         }
         segment.set_slot(slot);
-        let segment = Arc::new(segment);
-        table[slot as usize] = Some(Arc::clone(&segment));
+        table[slot as usize] = Some(Arc::clone(segment));
         self.table.replace(table, &guard);
         drop(free);
         // A table that waited in this thread's list would keep removed segments, and their space.
         guard.flush();
-        Ok(segment)
+        Ok(())
     }
 
     /// Takes segments out; who holds them keeps them.

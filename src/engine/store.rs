@@ -24,10 +24,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use super::KvsEngine;
 use super::batch::Batch;
 use super::commit::{Committer, WriteJob};
-use super::compactor::{self, Chore, Compactor};
+use super::compactor::{Chore, Compactor};
 use super::core::{Core, lock};
 use super::filename;
 use super::fs::Fs;
+use super::hint_file;
 use super::keydir::HashCursor;
 use super::manifest::Manifest;
 use super::options::Options;
@@ -182,8 +183,10 @@ impl KvStore {
 
     pub(super) fn open_with(options: Options) -> Result<KvStore> {
         let began = Instant::now();
-        let doing = || KvsError::io(format!("create {}", options.dir.display()));
+        let doing =
+            || KvsError::io(format!("cannot use the directory {} (--dir)", options.dir.display()));
         options.fs.create_dir(&options.dir).map_err(doing())?;
+        refuse_other_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
         let lock_file = lock_dir(&options)?;
         name_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
         let manifest = Manifest::open(&options.fs, &options.dir)?;
@@ -400,7 +403,7 @@ impl Drop for Inner {
             Err(error) => log::error!("close: {error}"),
         }
         let core = &self.reader.core;
-        if let Err(error) = compactor::write_hints(core, &unhinted) {
+        if let Err(error) = hint_file::write_all(core, &unhinted) {
             log::warn!("close: {error}; the next open takes longer");
         }
         if let Some(prepared) = lock(&self.ready).take() {
@@ -436,33 +439,33 @@ fn lock_dir(options: &Options) -> Result<std::fs::File> {
     }
 }
 
+/// Refuses a directory that another engine has made, and touches nothing in it.
+fn refuse_other_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
+    let Ok(bytes) = fs.read(&dir.join(filename::ENGINE)) else { return Ok(()) };
+    let (made_by, engine) = (String::from_utf8_lossy(&bytes).trim().to_owned(), engine.name());
+    if made_by.is_empty() || made_by == engine {
+        return Ok(());
+    }
+    Err(KvsError::Invalid(format!(
+        "{} was made by the engine '{made_by}', not '{engine}'; use --engine {made_by} or another \
+         directory",
+        dir.display()
+    )))
+}
+
 /// Notes which engine made the directory; refuses it if it was another one.
 pub fn name_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
+    refuse_other_engine(fs, dir, engine)?;
     let (path, engine) = (dir.join(filename::ENGINE), engine.name());
     let doing = || KvsError::io(format!("write {}", path.display()));
-    match fs.read(&path) {
+    let file = match fs.read(&path) {
         // A crash between creating the file and writing it leaves it empty.
-        Ok(bytes) if bytes.is_empty() => {
-            let file = fs.open(&path).map_err(doing())?;
-            file.write_all_at(format!("{engine}\n").as_bytes(), 0).map_err(doing())?;
-            file.sync_data().map_err(doing())
-        }
-        Ok(bytes) => {
-            let made_by = String::from_utf8_lossy(&bytes).trim().to_owned();
-            if made_by == engine {
-                return Ok(());
-            }
-            Err(KvsError::Invalid(format!(
-                "{} was made by the engine '{made_by}', not '{engine}'; use --engine {made_by} or \
-                 another directory",
-                dir.display()
-            )))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let file = fs.create(&path).map_err(doing())?;
-            file.write_all_at(format!("{engine}\n").as_bytes(), 0).map_err(doing())?;
-            file.sync_data().map_err(doing())
-        }
-        Err(error) => Err(doing()(error)),
-    }
+        Ok(bytes) if bytes.is_empty() => fs.open(&path),
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs.create(&path),
+        Err(error) => Err(error),
+    };
+    let file = file.map_err(doing())?;
+    file.write_all_at(format!("{engine}\n").as_bytes(), 0).map_err(doing())?;
+    file.sync_data().map_err(doing())
 }

@@ -5,6 +5,7 @@
 //! memory from being reused. No lock is taken.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -177,6 +178,39 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Reads ahead what looking these keys up will read, as far as it is in memory: the index, and
+    /// the records. One look-up waits for its cache misses one after the other; here those of
+    /// many keys overlap. Nothing is returned; only time is won.
+    pub fn warm_up<'k>(&self, database: u8, keys: impl Iterator<Item = &'k [u8]>) {
+        const AT_ONCE: usize = 32;
+        let source = Source::live(self.core, database, &self.guard);
+        let (mut hashes, mut count) = ([None; AT_ONCE], 0);
+        let mut sum = 0;
+        for (place, key) in hashes.iter_mut().zip(keys) {
+            let hash = self.hash(key);
+            *place = Some(hash);
+            count += 1;
+            sum ^= source.keydir.touch(hash, &self.guard);
+        }
+        for hash in hashes[..count].iter().flatten() {
+            sum ^= source.touch_record(*hash);
+        }
+        std::hint::black_box(sum);
+    }
+
+    /// The size of a key's record as the index knows it, a little too large rather than too small;
+    /// 0 if there is none. It reads no record.
+    pub fn record_size(&self, database: u8, key: &[u8]) -> usize {
+        let mut size = 0;
+        let keydir = self.core.keydir(database, &self.guard);
+        let _ = keydir.find(self.hash(key), &self.guard, |position| {
+            // Another key's with the same hash counts, too.
+            size += position.size();
+            Ok::<_, std::convert::Infallible>(false)
+        });
+        size
+    }
+
     /// The number of the last atomic batch that became visible, `None` while one does. What was
     /// read between two equal answers shows all of a batch or nothing of it.
     pub fn batch_mark(&self) -> Option<u64> {
@@ -225,6 +259,21 @@ impl<'g> Source<'g> {
             }
         })?;
         Ok(found.zip(value))
+    }
+
+    /// Reads from the first record that has this hash, if it is in memory: see [`View::warm_up`].
+    pub(super) fn touch_record(&self, hash: KeyHash) -> u64 {
+        const LINE: usize = 64;
+        let any = |_| Ok::<_, Infallible>(true);
+        let Ok(Some(position)) = self.keydir.find(hash, self.guard, any) else { return 0 };
+        match self.segment(position) {
+            Ok(segment) if segment.is_resident(position) => {
+                let record = segment.mapped(position);
+                let lines = record.iter().step_by(LINE).take(4);
+                lines.fold(0, |sum, byte| sum ^ u64::from(*byte))
+            }
+            _ => 0,
+        }
     }
 
     /// Whether the record at `position` is of `key`, for replacing it. A record that is too damaged

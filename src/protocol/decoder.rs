@@ -156,6 +156,12 @@ impl Decoder {
         }
     }
 
+    /// Forgets how far it got into a request: the next call begins one, at whatever it is given.
+    pub fn restart(&mut self) {
+        self.array = Multibulk::default();
+        self.scanned = 0;
+    }
+
     /// The words of the request that [`decode`](Self::decode) has just returned; `input` is what
     /// it was given.
     #[inline]

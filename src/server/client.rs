@@ -47,7 +47,7 @@ impl Client for LocalClient<'_> {
             "id={} addr={} laddr={} name={} db=0 resp={}",
             self.state.number,
             self.state.peer,
-            self.shared.config.addr,
+            self.shared.local_addr(),
             String::from_utf8_lossy(&self.state.name),
             if self.state.version == Version::Resp3 { 3 } else { 2 },
         )

@@ -163,6 +163,7 @@ pub fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
         ("engine", config.engine.name().to_owned()),
         ("index", if config.ordered { "ordered" } else { "unordered" }.to_owned()),
         ("loglevel", config.log_level.to_string().to_ascii_lowercase()),
+        ("loop-reads", if config.loop_reads { "yes" } else { "no" }.to_owned()),
         ("loops", config.loops.to_string()),
         ("maxclients", config.max_clients.to_string()),
         ("maxmemory", "0".to_owned()),

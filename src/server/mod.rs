@@ -15,6 +15,7 @@
 //! batch (`batch.rs`) to the writer (`engine/commit.rs`, `engine/writer.rs`), and comes back as mail
 //! to `dispatch.rs`, where `pipeline.rs` puts the replies in order.
 
+mod ahead;
 mod batch;
 mod blocking;
 mod client;

@@ -36,6 +36,16 @@ impl<'a> NativeReads<'a> {
         NativeReads { reader, view: reader.view(), database, patience }
     }
 
+    /// Tells which keys will be read next; see [`View::warm_up`].
+    pub fn warm_up<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.view.warm_up(self.database, keys);
+    }
+
+    /// About how many bytes there are to read of these keys; an estimate that waits for nothing.
+    pub fn size_of<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> usize {
+        keys.map(|key| self.view.record_size(self.database, key)).sum()
+    }
+
     /// Runs a command that reads several keys until what it read is of one moment: no atomic batch
     /// became visible in between. `undo` takes back what an attempt wrote.
     pub fn consistently(

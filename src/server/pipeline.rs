@@ -3,7 +3,8 @@
 //!
 //! Thread: the connection's loop. The rules, in one place:
 //! - each request that is not answered at once gets a ticket; later replies wait behind it;
-//! - a read waits for this connection's unsettled writes of the same keys, and for no others;
+//! - a read waits for this connection's unsettled writes of the same keys, and for no others; one that
+//!   names no key (DBSIZE) may be about any, and waits for all;
 //! - a write waits for this connection's reads that are still at a worker, which must not see it;
 //! - a walk over many keys waits for all writes before it, and everything behind it waits for it.
 //!
@@ -18,6 +19,12 @@ pub type Ticket = u32;
 
 /// How many requests of one connection may be under way.
 const MAX_IN_FLIGHT: usize = 8192;
+
+/// So many bytes of replies wait at most behind one that is out, before nothing more is begun.
+const MAX_HELD: usize = 1024 * 1024;
+
+/// So many bytes are read by workers at most at a time, unless it is for one request.
+const MAX_READ: usize = 1024 * 1024;
 
 /// How the reply to a request is written.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +53,8 @@ impl Form {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Write,
-    Read,
+    /// Of about so many bytes.
+    Read(usize),
     Walk,
 }
 
@@ -80,6 +88,8 @@ pub struct Pipeline {
     touched: u64,
     touched_all: bool,
     reads: usize,
+    /// The sum of their bytes.
+    read_bytes: usize,
     walks: usize,
 }
 
@@ -97,15 +107,16 @@ impl Pipeline {
 
     /// Whether nothing may be decoded now.
     pub fn is_blocked(&self) -> bool {
-        self.walks > 0 || self.slots.len() >= MAX_IN_FLIGHT
+        self.walks > 0 || self.slots.len() >= MAX_IN_FLIGHT || self.side.len() > MAX_HELD
     }
 
-    /// Whether a read of these keys may begin now.
-    pub fn may_read<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) -> bool {
+    /// Whether a read of these keys may begin now; without keys, it may be about any.
+    pub fn may_read<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> bool {
         if self.unsettled.is_empty() {
             return true;
         }
-        !self.touched_all && !keys.any(|key| self.is_unsettled(hash(key)))
+        let mut keys = keys.peekable();
+        !self.touched_all && keys.peek().is_some() && !keys.any(|key| self.is_unsettled(hash(key)))
     }
 
     fn is_unsettled(&self, hash: u32) -> bool {
@@ -145,10 +156,17 @@ impl Pipeline {
         ticket
     }
 
+    /// Whether a read of about so many bytes may go to a worker now: what comes back is for a client
+    /// that may not take it.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.reads == 0 || self.read_bytes.saturating_add(bytes) <= MAX_READ
+    }
+
     /// A read goes to a worker.
-    pub fn begin_read(&mut self, form: Form) -> Ticket {
+    pub fn begin_read(&mut self, bytes: usize, form: Form) -> Ticket {
         self.reads += 1;
-        self.begin(Kind::Read, form)
+        self.read_bytes += bytes;
+        self.begin(Kind::Read(bytes), form)
     }
 
     /// A walk goes to a worker.
@@ -188,7 +206,10 @@ impl Pipeline {
         }
         match kind {
             Kind::Write => self.settle(ticket),
-            Kind::Read => self.reads -= 1,
+            Kind::Read(bytes) => {
+                self.reads -= 1;
+                self.read_bytes -= bytes;
+            }
             Kind::Walk => self.walks -= 1,
         }
     }
@@ -234,8 +255,8 @@ mod tests {
     #[test]
     fn replies_leave_in_request_order() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
-        let a = pipeline.begin_read(Form::Resp);
-        let b = pipeline.begin_read(Form::Resp);
+        let a = pipeline.begin_read(0, Form::Resp);
+        let b = pipeline.begin_read(0, Form::Resp);
         pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"c"));
         let d = pipeline.begin_write(keys(&["k"]), Form::Resp);
         pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"e"));
@@ -257,6 +278,10 @@ mod tests {
         assert!(pipeline.may_read(keys(&["a", "b"])) && !pipeline.may_read(keys(&["c"])));
         pipeline.complete(second, b"+OK\r\n", &mut out);
         assert!(pipeline.may_read(keys(&["c"])) && pipeline.may_walk());
+        assert!(pipeline.may_read(keys(&[])));
+        let some = pipeline.begin_write(keys(&["d"]), Form::Resp);
+        assert!(!pipeline.may_read(keys(&[])), "DBSIZE counts d");
+        pipeline.complete(some, b"+OK\r\n", &mut out);
         let all = pipeline.begin_write(keys(&[]), Form::Resp);
         assert!(!pipeline.may_read(keys(&["x"])));
         pipeline.complete(all, b"+OK\r\n", &mut out);
@@ -266,7 +291,7 @@ mod tests {
     #[test]
     fn writes_wait_for_reads_and_everything_for_walks() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
-        let read = pipeline.begin_read(Form::Resp);
+        let read = pipeline.begin_read(0, Form::Resp);
         assert!(!pipeline.may_write());
         pipeline.complete(read, b"$-1\r\n", &mut out);
         assert!(pipeline.may_write());
@@ -274,6 +299,32 @@ mod tests {
         assert!(pipeline.is_blocked());
         pipeline.complete(walk, b"*0\r\n", &mut out);
         assert!(!pipeline.is_blocked());
+    }
+
+    #[test]
+    fn replies_that_are_held_back_hold_up_the_rest() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        let first = pipeline.begin_write(keys(&["a"]), Form::Resp);
+        while pipeline.side.len() <= MAX_HELD {
+            assert!(!pipeline.is_blocked());
+            pipeline.answer(Form::Resp, |side| side.resize(side.len() + 100_000, b'x'));
+        }
+        assert!(pipeline.is_blocked());
+        pipeline.complete(first, b"+OK\r\n", &mut out);
+        assert!(!pipeline.is_blocked() && out.len() > MAX_HELD);
+    }
+
+    #[test]
+    fn reads_under_way_are_bounded_by_their_bytes() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        assert!(pipeline.has_room(usize::MAX), "one is let through, however large");
+        let large = pipeline.begin_read(MAX_READ - 10, Form::Resp);
+        let small = pipeline.begin_read(10, Form::Resp);
+        assert!(!pipeline.has_room(1) && pipeline.has_room(0));
+        pipeline.complete(small, b"$-1\r\n", &mut out);
+        assert!(pipeline.has_room(10) && !pipeline.has_room(11));
+        pipeline.complete(large, b"$-1\r\n", &mut out);
+        assert!(pipeline.has_room(usize::MAX));
     }
 
     #[test]

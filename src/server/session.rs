@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::ahead::{Ahead, Decoded};
 use super::batch::{Batch, Mail, Origin, run_read, write_abort};
 use super::blocking::BlockingEngine;
 use super::client::LocalClient;
@@ -14,7 +15,7 @@ use super::pipeline::{Form, Pipeline, Ticket};
 use super::shared::{Backend, Shared};
 use crate::command::{Command, Flags, Run, is_cross_protocol, keys_of, prepare};
 use crate::engine::Patience;
-use crate::protocol::{Args, Decoder, Kind, Limits, Reply, Request, Version, write_json_error};
+use crate::protocol::{Args, Decoder, JsonId, Kind, Limits, Reply, Version, write_json_error};
 use crate::reactor::{Buffer, ConnId, Post};
 
 /// A read of more words than this goes to a worker at once: it would hold up the loop.
@@ -39,6 +40,8 @@ pub struct Outbox {
     pub commands: u64,
     /// Of these, reads answered by the loop.
     pub local_reads: u64,
+    /// Room to decode in, for one connection after the other.
+    pub ahead: Ahead,
     home: Post<Mail>,
     spare: Vec<Box<Batch>>,
 }
@@ -54,6 +57,7 @@ impl Outbox {
             reads_full: false,
             commands: 0,
             local_reads: 0,
+            ahead: Ahead::default(),
             home,
             spare: Vec::new(),
         }
@@ -154,8 +158,8 @@ impl Session {
         self.state.closing && self.state.pipeline.is_empty()
     }
 
-    /// Answers as many of the requests in `input` as can be, while fewer than `high_water` bytes
-    /// wait in `out`.
+    /// Answers as many of the requests in `input` as can be, while no more than `high_water` bytes
+    /// wait in `out`. With more, the connection is congested, and asked again when it is not.
     pub fn serve(
         &mut self,
         shared: &Shared,
@@ -171,28 +175,11 @@ impl Session {
             }
             _ => None,
         };
+        let mut ahead = std::mem::take(&mut outbox.ahead);
         let mut turn = Turn { shared, backend, reads: reads.as_ref(), outbox };
+        let used = self.run(&mut ahead, input.readable(), &mut turn, (out, high_water));
+        outbox.ahead = ahead;
         let Session { decoder, state } = self;
-        let (bytes, mut used) = (input.readable(), 0);
-        while !state.closing && out.len() < high_water {
-            match decoder.decode(&bytes[used..]) {
-                Ok(None) => break,
-                Ok(Some(request)) => {
-                    let len = request.len;
-                    let words = &bytes[used..used + len];
-                    if state.request(decoder, request, words, &mut turn, out) == Served::NotYet {
-                        state.stalled = true;
-                        shared.stats.stalls.add(1);
-                        break;
-                    }
-                    used += len;
-                }
-                Err(error) => {
-                    state.answer(Form::Resp, out, |reply| reply.error(&error.to_string()));
-                    state.closing = true;
-                }
-            }
-        }
         drop(reads);
         if state.closing {
             input.clear();
@@ -208,42 +195,85 @@ impl Session {
             (false, false) => Verdict::GoOn,
         }
     }
+
+    /// Runs the requests in `bytes`; how many bytes of them are done with.
+    fn run(
+        &mut self,
+        ahead: &mut Ahead,
+        bytes: &[u8],
+        turn: &mut Turn<'_>,
+        (out, high_water): (&mut Vec<u8>, usize),
+    ) -> usize {
+        let Session { decoder, state } = self;
+        let mut used = 0;
+        loop {
+            let decoded = ahead.fill(decoder, bytes, used);
+            if let Some(reads) = turn.reads {
+                ahead.warm_up(reads, bytes);
+            }
+            let before = used;
+            let json_id = decoder.take_json_id();
+            while let Some((request, args)) = ahead.next(decoder, bytes) {
+                if state.closing || out.len() > high_water {
+                    decoder.restart();
+                    return used;
+                }
+                if state.request(request, args, &json_id, turn, out) == Served::NotYet {
+                    state.stalled = true;
+                    turn.shared.stats.stalls.add(1);
+                    decoder.restart();
+                    return used;
+                }
+                used = request.start + request.len;
+            }
+            // Behind a QUIT nothing counts, not even an error.
+            if let Err(error) = decoded
+                && !state.closing
+            {
+                state.answer(Form::Resp, out, |reply| reply.error(&error.to_string()));
+                state.closing = true;
+            }
+            if state.closing || used == before {
+                return used;
+            }
+        }
+    }
 }
 
 impl State {
     fn request(
         &mut self,
-        decoder: &mut Decoder,
-        request: Request,
-        bytes: &[u8],
+        request: &Decoded,
+        args: Args<'_>,
+        json_id: &Option<JsonId>,
         turn: &mut Turn<'_>,
         out: &mut Vec<u8>,
     ) -> Served {
-        let form = match request.kind {
+        if self.pipeline.is_blocked() && !matches!(request.kind, Kind::Empty) {
+            return Served::NotYet;
+        }
+        let form = match &request.kind {
             Kind::Empty => return Served::Taken,
             Kind::Command => Form::Resp,
-            Kind::JsonCommand => Form::Json(decoder.take_json_id()),
+            Kind::JsonCommand => Form::Json(json_id.clone()),
             Kind::BadJson(error) => {
-                let id = decoder.take_json_id();
-                self.answer_raw(out, |out| write_json_error(&error, id.as_ref(), out));
+                self.answer_raw(out, |out| write_json_error(error, json_id.as_ref(), out));
                 return Served::Taken;
             }
         };
-        if self.pipeline.is_blocked() {
-            return Served::NotYet;
-        }
         turn.outbox.commands += 1;
-        self.command(decoder.args(bytes), form, turn, out)
+        self.command(request.command, args, form, turn, out)
     }
 
     fn command(
         &mut self,
+        known: Option<&'static Command>,
         args: Args<'_>,
         form: Form,
         turn: &mut Turn<'_>,
         out: &mut Vec<u8>,
     ) -> Served {
-        let command = match prepare(args) {
+        let command = match known.map_or_else(|| prepare(args), Ok) {
             Ok(command) => command,
             Err(_) if args.get(0).is_some_and(is_cross_protocol) => {
                 log::warn!("closed a connection that speaks HTTP: possibly an attack");
@@ -337,23 +367,28 @@ impl State {
         if !self.pipeline.may_read(keys_of(command, args)) {
             return Served::NotYet;
         }
-        let mut resident = args.len() <= MOST_WORDS_ON_LOOP;
-        if let Some(reads) = turn.reads
-            && resident
+        let Some(reads) = turn.reads else {
+            debug_assert!(false, "a native engine has views");
+            return Served::NotYet;
+        };
+        if turn.shared.config.loop_reads
+            && args.len() <= MOST_WORDS_ON_LOOP
+            && self.read_here(reads, command, args, &form, out)
         {
-            resident = self.read_here(reads, command, args, &form, out);
+            turn.outbox.local_reads += 1;
+            return Served::Taken;
         }
-        if !resident && turn.outbox.reads_full {
+        if turn.outbox.reads_full {
             turn.outbox.waiting.push(self.id);
             return Served::NotYet;
         }
-        if resident {
-            turn.outbox.local_reads += 1;
-        } else {
-            let origin =
-                self.origin(self.form_version(&form), |pipeline| pipeline.begin_read(form));
-            turn.outbox.push_read(origin, command, args);
+        let bytes = reads.size_of(keys_of(command, args));
+        if !self.pipeline.has_room(bytes) {
+            return Served::NotYet;
         }
+        let version = self.form_version(&form);
+        let origin = self.origin(version, |pipeline| pipeline.begin_read(bytes, form));
+        turn.outbox.push_read(origin, command, args);
         Served::Taken
     }
 

@@ -1,5 +1,6 @@
 //! What all loops of a server share: the configuration, the engine once it is open, the counters.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -88,6 +89,11 @@ impl Shared {
 
     pub(super) fn port(&self) -> u16 {
         self.port.load(Ordering::Relaxed)
+    }
+
+    /// Where it listens, with the port that the system chose if it was to choose one.
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.config.addr.ip(), self.port())
     }
 
     /// The reply to a command that came before the store is open.

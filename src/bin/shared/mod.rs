@@ -3,6 +3,7 @@
 mod output;
 mod progress;
 mod source;
+mod usage;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -17,9 +18,6 @@ pub use source::Source;
 
 /// Exit code of a request that could not be carried out.
 const FAILED: u8 = 1;
-/// Exit code of wrong words or flags, as shells and clap have it.
-const MISUSED: u8 = 2;
-
 /// A key, value or other word from the command line: any bytes.
 #[derive(Debug, Clone)]
 pub struct Word(pub Vec<u8>);
@@ -48,17 +46,9 @@ pub enum Done {
 /// Reads the command line into `A`, runs `program` on it, and reports: one line on stderr if it
 /// fails, and the exit code.
 pub fn main<A: Parser>(name: &str, program: impl FnOnce(A) -> Result<Done, Stop>) -> ExitCode {
-    let args = match A::try_parse() {
+    let args = match usage::parse(name) {
         Ok(args) => args,
-        Err(answer) if !answer.use_stderr() => {
-            // --help and --version, which nobody may be reading.
-            let _ = answer.print();
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{name}: {}", one_line(&error));
-            return ExitCode::from(MISUSED);
-        }
+        Err(code) => return code,
     };
     match program(args) {
         Ok(Done::Well) | Err(Stop::OutputClosed) => ExitCode::SUCCESS,
@@ -68,23 +58,6 @@ pub fn main<A: Parser>(name: &str, program: impl FnOnce(A) -> Result<Done, Stop>
             ExitCode::from(FAILED)
         }
     }
-}
-
-/// clap's message on one line: what is wrong, its tip, the usage.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let mut message = String::new();
-    for paragraph in text.split("\n\n") {
-        let paragraph = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-        if paragraph.is_empty() || paragraph.starts_with("For more information") {
-            continue;
-        }
-        if !message.is_empty() {
-            message.push_str("; ");
-        }
-        message.push_str(&paragraph.replacen("Usage: ", "usage: ", 1));
-    }
-    message.trim_start_matches("error: ").to_owned()
 }
 
 /// An error whose message says all.

@@ -1,0 +1,61 @@
+//! Hint files: where hints are kept between one open and the next.
+//!
+//! Thread: whoever recovers, compacts or closes the store. A hint is written beside itself and
+//! renamed, and not synced: one that a power cut damages is found out by its checksum, and costs
+//! time only.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::filename;
+use super::hint::{self, Hint};
+use super::scan;
+use super::segment::{HEADER, Segment};
+use crate::error::{KvsError, Result};
+
+/// The hint in a segment's hint file, if that is any good.
+pub(super) fn read(core: &Core, segment: &Segment) -> Option<Hint> {
+    let path = filename::hint(&core.dir, segment.number());
+    let problem = match core.fs.read(&path).map(Hint::decode) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => error.to_string(),
+        Ok(Err(problem)) => problem.to_owned(),
+        Ok(Ok(hint)) if hint.segment() != segment.number() => {
+            format!("it is about segment {}", hint.segment())
+        }
+        Ok(Ok(hint)) if hint.covered() > segment.len() => {
+            format!("it covers {} bytes of {}", hint.covered(), segment.len())
+        }
+        Ok(Ok(hint)) => return Some(hint),
+    };
+    log::warn!("{} is of no use ({problem}): the segment is scanned", path.display());
+    None
+}
+
+/// The hint of a closed and sound segment, from its records.
+pub(super) fn of_segment(segment: &Segment) -> Hint {
+    let bytes = segment.bytes_from(HEADER as u64);
+    let scan = scan::scan(bytes, HEADER as u64, segment.origin(), false);
+    hint::Builder::from_scan(&scan).encode(segment.number(), segment.len())
+}
+
+/// Writes a hint file.
+pub(super) fn write(core: &Core, hint: &Hint) -> Result<()> {
+    let path = filename::hint(&core.dir, hint.segment());
+    let temporary = filename::temporary(&path);
+    let doing = || KvsError::io(format!("write {}", path.display()));
+    let _ = core.fs.remove(&temporary);
+    let file = core.fs.create(&temporary).map_err(doing())?;
+    file.write_all_at(hint.as_bytes(), 0).map_err(doing())?;
+    core.fs.rename(&temporary, &path).map_err(doing())
+}
+
+/// Writes the hints of these segments, for a clean close.
+pub(super) fn write_all(core: &Core, segments: &[Arc<Segment>]) -> Result<()> {
+    for segment in segments {
+        if !segment.is_damaged() {
+            write(core, &of_segment(segment))?;
+        }
+    }
+    Ok(())
+}

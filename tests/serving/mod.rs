@@ -1,0 +1,215 @@
+//! What the tests of the server share: a server within the test's process, the real one as a
+//! process, raw connections, and seeds.
+//!
+//! Each test file compiles this anew and uses a part of it.
+#![allow(dead_code)]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use kvs::client::{Client, Timeouts};
+use kvs::config::{Config, Fsync, Settings};
+use kvs::protocol::{Value, encode_command};
+use kvs::server::{Server, StopReason};
+use tempfile::TempDir;
+
+pub mod process;
+
+/// What should happen at once is given up after this: long, as machines may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at something that is waited for.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Looks again and again until there is something to be seen.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "no sign of {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// A configuration for tests: a port from the system, no fsync, one loop, two readers.
+pub fn config(dir: &Path) -> Config {
+    let mut config = Settings::default().check().unwrap();
+    config.addr = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.dir = dir.to_owned();
+    config.fsync = Fsync::No;
+    (config.loops, config.readers) = (1, 2);
+    config
+}
+
+/// A server within this process. Stopped, with what it was asked to do done, when dropped.
+pub struct Running {
+    addr: SocketAddr,
+    stopper: Sender<StopReason>,
+    thread: Option<JoinHandle<kvs::Result<()>>>,
+    dir: Option<TempDir>,
+}
+
+impl Running {
+    /// In a fresh directory that goes with it; `change` adapts the configuration.
+    pub fn start(change: impl FnOnce(&mut Config)) -> Running {
+        let dir = tempfile::tempdir().unwrap();
+        let mut running = Running::start_in(dir.path(), change);
+        running.dir = Some(dir);
+        running
+    }
+
+    /// In `dir`. Returns once its store is open.
+    pub fn start_in(dir: &Path, change: impl FnOnce(&mut Config)) -> Running {
+        let mut config = config(dir);
+        change(&mut config);
+        Running::of(Server::start(config).unwrap())
+    }
+
+    /// A server that was started elsewhere.
+    pub fn of(server: Server) -> Running {
+        let (addr, stopper) = (server.local_addr(), server.stopper());
+        let thread = std::thread::spawn(move || server.run());
+        let running = Running { addr, stopper, thread: Some(thread), dir: None };
+        let mut client = running.client();
+        // GET, as every engine has it.
+        wait_for("an open store", || match client.call(&["GET", "ready?"]).unwrap() {
+            Value::Error(line) if line.starts_with("LOADING") => None,
+            _ => Some(()),
+        });
+        running
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// A connection that gives up after a while.
+    pub fn client(&self) -> Client {
+        client(self.addr)
+    }
+
+    /// A connection without any protocol.
+    pub fn raw(&self) -> TcpStream {
+        raw(self.addr)
+    }
+
+    /// Stops it as a signal does, and waits for the end.
+    pub fn stop(mut self) -> kvs::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> kvs::Result<()> {
+        // An error means that it is stopping already.
+        let _ = self.stopper.try_send(StopReason::Signal(15));
+        self.thread.take().map_or(Ok(()), |thread| thread.join().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let ended = self.end();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+/// A connection that gives up after a while.
+pub fn client(addr: SocketAddr) -> Client {
+    let timeouts = Timeouts { connect: Some(PATIENCE), io: Some(PATIENCE) };
+    Client::connect_with(addr, timeouts).unwrap()
+}
+
+/// A connection without any protocol.
+pub fn raw(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// A request as an array.
+pub fn resp(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_command(words, &mut out);
+    out
+}
+
+/// Sends `input` and the end of it, while reading what comes until the server closes. Both at once:
+/// a server reads nothing from a client that does not take its replies.
+pub fn converse(addr: SocketAddr, input: &[u8]) -> Vec<u8> {
+    let mut stream = raw(addr);
+    let mut writer = stream.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // The server may have closed already, after QUIT or an error.
+            let _ = writer.write_all(input).and_then(|()| writer.shutdown(Shutdown::Write));
+        });
+        read_to_end(&mut stream)
+    })
+}
+
+/// Everything until the server closes; that it resets the connection is a failure.
+#[track_caller]
+pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut came = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut came) {
+        panic!("after {} bytes: {error}: {}", came.len(), shown(&came));
+    }
+    came
+}
+
+/// Reads until as many bytes came as `expected` has, and compares.
+#[track_caller]
+pub fn expect(stream: &mut TcpStream, expected: &[u8]) {
+    let mut came = vec![0; expected.len()];
+    stream.read_exact(&mut came).unwrap();
+    assert_eq!(shown(&came), shown(expected));
+}
+
+/// Bytes as a person reads them, not too many.
+pub fn shown(bytes: &[u8]) -> String {
+    const MOST: usize = 2000;
+    let more = if bytes.len() > MOST { "..." } else { "" };
+    format!("{}{more}", bytes[..bytes.len().min(MOST)].escape_ascii())
+}
+
+/// Random numbers that a failure can repeat: splitmix64.
+#[derive(Debug, Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// Seeded by `KVS_TEST_SEED`, else by the clock. The seed is printed, and shown if a test fails.
+    pub fn seeded() -> Random {
+        let seed = match std::env::var("KVS_TEST_SEED") {
+            Ok(seed) => seed.parse().expect("KVS_TEST_SEED is a number"),
+            Err(_) => {
+                let now = std::time::SystemTime::now();
+                now.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
+            }
+        };
+        println!("to repeat it: KVS_TEST_SEED={seed}");
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Less than `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}
