@@ -321,3 +321,26 @@ fn a_damaged_tombstone_revives_nothing() {
     assert!(matches!(store.read("a"), Err(KvsError::Damaged { .. })));
     assert_eq!(store.read("b").unwrap(), Some(b"later".to_vec()));
 }
+
+/// A hole in an interrupted write, with sound records behind it. They must not come up again when
+/// the next write just fills the hole.
+#[test]
+fn what_lies_behind_a_torn_record_is_gone_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut model, from) = base(dir.path());
+    let store = open(dir.path());
+    let mut batch = Batch::new();
+    batch.put("torn", "1").put("behind", "it");
+    store.write(batch).unwrap();
+    let killed = copy_dir(dir.path());
+    drop(store);
+    flip(&newest(killed.path()), from + 20);
+    let store = open(killed.path());
+    assert_eq!(contents(&store), model);
+    // As long as the torn record.
+    store.put("fill", "1").unwrap();
+    model.insert(b"fill".into(), b"1".into());
+    let again = copy_dir(killed.path());
+    drop(store);
+    assert_eq!(contents(&open(again.path())), model);
+}

@@ -182,8 +182,8 @@ mod tests {
         bytes[starts[1] + 25] ^= 1;
         let found = scan(&bytes, 0, Origin::Log, true);
         assert_eq!(keys(&found), "acd");
-        assert_eq!(found.damage.len(), 1);
-        assert_eq!(found.damage[0], starts[1] as u64..starts[2] as u64);
+        let damage = starts[1] as u64..starts[2] as u64;
+        assert_eq!(found.damage, std::slice::from_ref(&damage));
     }
 
     #[test]

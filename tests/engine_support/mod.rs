@@ -92,11 +92,11 @@ pub fn flip(path: &Path, at: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Polls until `done`; after half a minute it panics with `what`.
+/// Polls until `done`; after two minutes it panics with `what`.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        assert!(began.elapsed() < Duration::from_secs(120), "waited in vain until {what}");
         std::thread::yield_now();
     }
 }
