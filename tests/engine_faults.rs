@@ -106,6 +106,22 @@ fn a_segment_is_durable_before_the_manifest_lists_it() {
     assert_eq!(faulty.complaints(), Vec::<String>::new());
 }
 
+/// Without fsync always, a merge took an old, durable record away because of a newer one that was
+/// not durable: a power cut then took both.
+#[test]
+fn what_made_a_record_dead_is_durable_before_the_record_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for i in 0..400 {
+        store.put(format!("key{}", i % 100), vec![b'v'; 200]).unwrap();
+    }
+    store.put("key1", "newer").unwrap();
+    let syncs = || store.reader().stats().syncs.get();
+    let before = syncs();
+    store.compact().unwrap();
+    assert!(syncs() > before, "the segment with the newer record was not synced");
+}
+
 /// The disk filled up just when a group had gone on into a new segment: that poisoned the store,
 /// where a full disk is to cost no more than the group. And each try left a file behind.
 #[test]

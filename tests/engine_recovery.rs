@@ -7,14 +7,16 @@ mod engine_support;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use engine_support::{Model, Random, contents, copy_dir, files, flip, open, options, seed};
+use engine_support::{
+    Model, Random, contents, copy_dir, files, flip, open, open_synced, options, seed,
+};
 use kvs::engine::{Batch, Patience};
 use kvs::stats::EngineStats;
 use kvs::{KvStore, KvsError};
 
 /// A store with some acknowledged keys, and the length of its one segment. Closed.
 fn base(dir: &Path) -> (Model, usize) {
-    let store = open(dir);
+    let store = open_synced(dir);
     for i in 0..10 {
         store.put(format!("key{i}"), format!("value{i}")).unwrap();
     }
@@ -308,7 +310,7 @@ fn damage_before_the_last_group_is_no_torn_tail() {
 #[test]
 fn a_damaged_tombstone_revives_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = open_synced(dir.path());
     store.put("a", "old").unwrap();
     assert!(store.delete("a").unwrap());
     store.put("b", "later").unwrap();

@@ -1,6 +1,8 @@
 //! The dependency rule of docs/architecture.md, checked from the `use` lines: strictly downward, and
 //! `reactor`, `engine` and `protocol` never name each other.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

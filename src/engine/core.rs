@@ -16,6 +16,7 @@ use super::manifest::Manifest;
 use super::segment::Segment;
 use super::segments::Segments;
 use super::snapshot::Snapshots;
+use super::syncer::Unsynced;
 use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 use crate::stats::EngineStats;
@@ -38,6 +39,8 @@ pub struct Core {
     /// Held while the compactor moves keys, and while a database is cleared: a move into an index
     /// that was handed to the snapshots would lead to a segment they do not know.
     pub(super) moving: Mutex<()>,
+    /// The active segment; set once, when the store starts.
+    pub(super) unsynced: OnceLock<Arc<Unsynced>>,
     poison: OnceLock<String>,
     /// Odd while an atomic batch becomes visible: who reads several keys looks at it before and
     /// after, and reads again if it changed.
@@ -65,6 +68,7 @@ impl Core {
             snapshots: Snapshots::default(),
             manifest: Mutex::new(manifest),
             moving: Mutex::default(),
+            unsynced: OnceLock::new(),
             poison: OnceLock::new(),
             batches: AtomicU64::new(0),
             stats: Arc::clone(&options.stats),

@@ -247,11 +247,12 @@ impl Group {
         None
     }
 
-    /// Puts checksums into the records `first..end`, of which the first starts a write of its own.
-    pub fn seal(&mut self, first: usize, end: usize) {
+    /// Puts checksums into the records `first..end`, which are one write. `after_sync`: everything
+    /// before it in the segment is durable.
+    pub fn seal(&mut self, first: usize, end: usize, after_sync: bool) {
         for (i, staged) in self.staged[first..end].iter().enumerate() {
             let bytes = &mut self.bytes[staged.start..staged.start + staged.size];
-            if i == 0 {
+            if i == 0 && after_sync {
                 record::add_flags(bytes, record::GROUP_START);
             }
             record::seal(bytes);

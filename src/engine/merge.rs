@@ -5,6 +5,7 @@
 //!   one, and the other files are deleted at the next open.
 //! - a copied key is moved in the index by compare-exchange: what a user changed meanwhile wins.
 //!   The move comes after the edit: the index never leads to a segment that is not listed.
+//! - what made a record dead is durable before the record goes, whatever the policy.
 //! - a tombstone goes only when no segment outside the merge holds an older record of its key, which
 //!   would come back without it; the hints tell.
 //! - a segment with damage is never merged away.
@@ -17,6 +18,7 @@ use super::hint_file;
 use super::position::Position;
 use super::record;
 use super::segment::{HEADER, Origin, Segment};
+use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 
 /// What a step found.
@@ -83,6 +85,12 @@ impl<'a> Merge<'a> {
         self.copier.flush()?;
         let output = Arc::clone(&self.copier.output);
         output.sync()?;
+        // What made records dead must be durable before they go. With fsync always it is.
+        if self.core.fsync != Fsync::Always
+            && let Some(unsynced) = self.core.unsynced.get()
+        {
+            unsynced.sync(self.core)?;
+        }
         output.publish(self.copier.tail);
         self.core.stats.compaction_written.add(self.copier.tail);
         let hint = hint_file::of_segment(&output);

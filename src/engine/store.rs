@@ -215,6 +215,7 @@ impl KvStore {
         let (sync_stop, stopped) = bounded(0);
         let ready = Ready::default();
         let unsynced = Unsynced::new(recovered.active);
+        let _ = core.unsynced.set(Arc::clone(&unsynced));
         let preparer = Preparer::new(requests, Arc::clone(&ready));
         let helpers = Helpers { preparer, chores: chores.clone() };
         let writer =

@@ -14,7 +14,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 use crossbeam_epoch::Guard;
@@ -72,7 +71,7 @@ impl Writer {
         next_seq: u64,
         helpers: Helpers,
     ) -> Writer {
-        let active = Arc::clone(&lock(&unsynced.active));
+        let active = unsynced.active();
         let tail = active.len();
         let limit = core.segment_target().min(active.capacity());
         let (group, left) = (Group::new(next_seq), Vec::new());
@@ -171,7 +170,9 @@ impl Writer {
                 continue;
             }
             let (end, last) = units[fitting - 1];
-            self.group.seal(records, last);
+            let after_sync =
+                self.core.fsync == Fsync::Always || self.unsynced.is_durable(self.tail);
+            self.group.seal(records, last, after_sync);
             let write = self.active.file().write_all_at(&self.group.bytes()[bytes..end], self.tail);
             write.map_err(KvsError::io(format!("write {}", self.active.path().display())))?;
             let base = self.tail as i64 - bytes as i64;
@@ -186,8 +187,7 @@ impl Writer {
         }
         match self.core.fsync {
             Fsync::Always => self.sync()?,
-            Fsync::EverySec => self.unsynced.dirty.store(true, Ordering::Release),
-            Fsync::No => {}
+            Fsync::EverySec | Fsync::No => self.unsynced.written(),
         }
         Ok(pieces)
     }
@@ -224,7 +224,7 @@ impl Writer {
         }
         let segment = self.core.segments.add(segment)?;
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
-        *lock(&self.unsynced.active) = segment;
+        self.unsynced.set_active(segment);
         if empty {
             self.core.segments.remove(&[Arc::clone(&old)]);
             self.core.remove_files(&[old]);

@@ -54,19 +54,29 @@ pub fn open(dir: &Path) -> KvStore {
     options(dir).open().unwrap()
 }
 
+/// The same with fsync always, for what depends on it.
+pub fn open_synced(dir: &Path) -> KvStore {
+    options(dir).fsync(Fsync::Always).open().unwrap()
+}
+
 /// Everything in database 0.
 pub fn contents(store: &KvStore) -> Model {
     store.range(Bound::Unbounded, Bound::Unbounded).map(Result::unwrap).collect()
 }
 
-/// Copies a directory whose files stand still. A file that goes meanwhile is left out.
+/// Copies a directory as of one moment: again, if the store changed which files it has meanwhile.
 pub fn copy_dir(from: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let _ = std::fs::copy(entry.path(), copy.path().join(entry.file_name()));
+    let state = || (std::fs::read(from.join("MANIFEST")).ok(), files(from, "log"));
+    loop {
+        let (before, copy) = (state(), tempfile::tempdir().unwrap());
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let _ = std::fs::copy(entry.path(), copy.path().join(entry.file_name()));
+        }
+        if state() == before {
+            return copy;
+        }
     }
-    copy
 }
 
 /// The files with this extension, by name.
