@@ -281,19 +281,14 @@ fn merges_that_win_nothing_end() {
         }
         store.write(batch).unwrap();
     };
-    (0..18).for_each(|i| write(i * 500, (i + 1) * 500, Some(20)));
-    assert!(files(path, "log").len() >= 2, "the first segment is closed");
+    (0..54).for_each(|i| write(i * 500, (i + 1) * 500, Some(20)));
     let first = files(path, "log").remove(0);
     let bytes = std::fs::read(&first).unwrap();
     let at = bytes.windows(60).position(|w| w == key(99).as_bytes()).unwrap();
     flip(&first, at + 60);
-    let damaged = KvsError::Damaged { file: first, offset: 0, what: String::new() };
-    assert!(
-        std::mem::discriminant(&store.read(key(99)).unwrap_err())
-            == std::mem::discriminant(&damaged)
-    );
+    assert!(matches!(store.read(key(99)), Err(KvsError::Damaged { .. })));
     store.put(key(99), "sound").unwrap();
-    (0..18).for_each(|i| write(i * 500, (i + 1) * 500, None));
+    (0..54).for_each(|i| write(i * 500, (i + 1) * 500, None));
     // Makes the compactor see the damage.
     store.compact().unwrap();
     let count = || store.reader().stats().compaction_read.get();
