@@ -184,7 +184,7 @@ impl Compactor {
     }
 
     /// How large all segments may get together before a merge. With the hints (about a tenth of
-    /// the data), the prepared segment (an eighth) and the output of a merge under way, the
+    /// the data), the prepared segment (a sixteenth) and the output of a merge under way, the
     /// directory stays below twice the live data. The more dead bytes are let be, the fewer live
     /// ones a merge has to copy for each it wins.
     fn bound(live: u64) -> u64 {
@@ -206,7 +206,7 @@ impl Compactor {
         } else {
             segments.sort_by_key(|segment| segment.live() * 1000 / segment.len().max(1));
         }
-        let limit = (live / 8).max(self.core.segment_target());
+        let limit = (live / 16).max(self.core.segment_target());
         let mut copied = 0;
         segments.retain(|segment| {
             let copies = segment.live() + segment.tombstones();

@@ -108,12 +108,12 @@ impl Core {
             .fold((0, 0), |(total, live), segment| (total + segment.len(), live + segment.live()))
     }
 
-    /// The size to close the next segment at: an eighth of the live data, so that a small store
+    /// The size to close the next segment at: a sixteenth of the live data, so that a small store
     /// does not keep a large dead tail, within bounds.
     pub(super) fn segment_target(&self) -> u64 {
         const SMALLEST: u64 = 1024 * 1024;
         let (_, live) = self.space();
-        (live / 8).max(SMALLEST).min(self.segment_bytes)
+        (live / 16).max(SMALLEST).min(self.segment_bytes)
     }
 
     /// Creates a segment and makes its name and its header durable: what the manifest lists can be
