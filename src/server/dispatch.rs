@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::batch::Mail;
-use super::session::{Outbox, Session, Verdict};
+use super::outbox::Outbox;
+use super::session::{Session, Verdict};
 use super::shared::{Backend, Shared};
 use crate::engine::{KvStore, ReadJob, WriteJob};
 use crate::reactor::{ConnId, Connection, Connections, Control, Post, Service};

@@ -22,6 +22,7 @@ mod client;
 mod dispatch;
 mod info;
 mod native;
+mod outbox;
 mod pipeline;
 mod session;
 mod shared;

@@ -7,76 +7,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::ahead::{Ahead, Decoded};
-use super::batch::{Batch, Mail, Origin, run_read, write_abort};
+use super::batch::{Origin, run_read, write_abort};
 use super::blocking::BlockingEngine;
 use super::client::LocalClient;
 use super::native::NativeReads;
+use super::outbox::Outbox;
 use super::pipeline::{Form, Pipeline, Ticket};
 use super::shared::{Backend, Shared};
 use crate::command::{Command, Flags, Run, is_cross_protocol, keys_of, prepare};
 use crate::engine::Patience;
 use crate::protocol::{Args, Decoder, JsonId, Kind, Limits, Reply, Version, write_json_error};
-use crate::reactor::{Buffer, ConnId, Post};
+use crate::reactor::{Buffer, ConnId};
 
 /// A read of more words than this goes to a worker at once: it would hold up the loop.
 const MOST_WORDS_ON_LOOP: usize = 256;
 /// So many bytes of writes wait at most on a loop for the writer's queue to take them.
 const MOST_WAITING_WRITES: usize = 64 * 1024 * 1024;
-
-/// What a loop gathers during one wake, for all its connections.
-#[allow(clippy::vec_box, reason = "a batch travels between threads in its box")]
-pub struct Outbox {
-    /// For the writer.
-    pub writes: Box<Batch>,
-    /// For the read workers, spread evenly.
-    pub reads: Vec<Box<Batch>>,
-    /// Which of `reads` is next.
-    pub next_read: usize,
-    /// Connections that wait for room in `writes`.
-    pub waiting: Vec<ConnId>,
-    /// The readers' queue is full.
-    pub reads_full: bool,
-    /// Requests begun since the loop last counted them.
-    pub commands: u64,
-    /// Of these, reads answered by the loop.
-    pub local_reads: u64,
-    /// Room to decode in, for one connection after the other.
-    pub ahead: Ahead,
-    home: Post<Mail>,
-    spare: Vec<Box<Batch>>,
-}
-
-impl Outbox {
-    /// Empty, for a loop with this address.
-    pub fn new(home: Post<Mail>, readers: usize) -> Outbox {
-        Outbox {
-            writes: Batch::new(home.clone()),
-            reads: (0..readers).map(|_| Batch::new(home.clone())).collect(),
-            next_read: 0,
-            waiting: Vec::new(),
-            reads_full: false,
-            commands: 0,
-            local_reads: 0,
-            ahead: Ahead::default(),
-            home,
-            spare: Vec::new(),
-        }
-    }
-
-    /// An empty batch, a used one if there is one.
-    pub fn fresh(&mut self) -> Box<Batch> {
-        self.spare.pop().unwrap_or_else(|| Batch::new(self.home.clone()))
-    }
-
-    /// Takes a batch back whose replies were delivered.
-    pub fn recycle(&mut self, mut batch: Box<Batch>) {
-        const SPARES: usize = 16;
-        if self.spare.len() < SPARES {
-            batch.clear();
-            self.spare.push(batch);
-        }
-    }
-}
 
 /// What becomes of a connection after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -497,13 +443,6 @@ fn read_into(
             write_abort(reply, &abort);
             true
         }
-    }
-}
-
-impl Outbox {
-    fn push_read(&mut self, origin: Origin, command: &'static Command, args: Args<'_>) {
-        self.next_read = (self.next_read + 1) % self.reads.len();
-        self.reads[self.next_read].push(origin, command, args);
     }
 }
 
