@@ -96,10 +96,13 @@ pub fn dir_bytes(dir: &Path) -> u64 {
     entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
 }
 
+/// Flips a bit in place: the file may be mapped, so it must not be cut meanwhile.
 pub fn flip(path: &Path, at: usize) {
-    let mut bytes = std::fs::read(path).unwrap();
-    bytes[at] ^= 0x10;
-    std::fs::write(path, bytes).unwrap();
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0u8];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at as u64).unwrap();
 }
 
 /// Polls until `done`; after two minutes it panics with `what`.
