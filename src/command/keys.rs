@@ -19,6 +19,10 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new(Group::Generic, "rm", -2, Run::Write(del))
         .keys(1, -1, 1)
         .help("RM key [key ...]", "The same as DEL"),
+    Command::new(Group::Generic, "delifeq", 3, Run::Write(delifeq))
+        .key()
+        .flags(FAST)
+        .help("DELIFEQ key value", "Removes a key if it has this value; whether it did"),
     Command::new(Group::Generic, "unlink", -2, Run::Write(del))
         .keys(1, -1, 1)
         .flags(FAST)
@@ -62,6 +66,15 @@ fn del(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
         deleted += i64::from(db.delete(key)?);
     }
     reply.integer(deleted);
+    Ok(())
+}
+
+fn delifeq(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let equal = db.get(&args[1])?.is_some_and(|entry| *entry.value == args[2]);
+    if equal {
+        db.delete(&args[1])?;
+    }
+    reply.integer(equal.into());
     Ok(())
 }
 
@@ -238,6 +251,19 @@ mod tests {
             ("randomkey", "$-1"),
             ("set a 1", "+OK"),
             ("randomkey", "$1 a"),
+        ]);
+    }
+
+    #[test]
+    fn a_key_is_removed_if_its_value_is_the_expected_one() {
+        transcript(&[
+            ("delifeq a 1", ":0"),
+            ("set a 1", "+OK"),
+            ("delifeq a 2", ":0"),
+            ("delifeq a 1", ":1"),
+            ("exists a", ":0"),
+            ("set a \"\" px 100000", "+OK"),
+            ("delifeq a \"\"", ":1"),
         ]);
     }
 

@@ -56,7 +56,7 @@ pub(super) enum Expiry<'a> {
 /// Which options a command takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// NX, XX, GET and KEEPTTL.
+    /// NX, XX, IFEQ, GET and KEEPTTL.
     Set,
     /// PERSIST.
     GetEx,
@@ -70,6 +70,8 @@ pub(super) struct Options<'a> {
     pub(super) absent: bool,
     /// Only if the key is there.
     pub(super) present: bool,
+    /// Only if the key is there with this value.
+    pub(super) equals: Option<&'a [u8]>,
     /// Reply with the old value.
     pub(super) get: bool,
 }
@@ -82,6 +84,8 @@ impl<'a> Options<'a> {
         while let Some(word) = words.next() {
             let taken = if let Some(unit) = Unit::of(word) {
                 words.next().is_some_and(|number| options.expire(Expiry::At(unit, number)))
+            } else if dialect == Dialect::Set && word.eq_ignore_ascii_case(b"ifeq") {
+                words.next().is_some_and(|value| options.compare(value))
             } else if dialect == Dialect::Set {
                 options.take_of_set(word)
             } else {
@@ -96,9 +100,9 @@ impl<'a> Options<'a> {
 
     fn take_of_set(&mut self, word: &[u8]) -> bool {
         let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
-        if is(b"nx") && !self.present {
+        if is(b"nx") && !self.present && self.equals.is_none() {
             self.absent = true;
-        } else if is(b"xx") && !self.absent {
+        } else if is(b"xx") && !self.absent && self.equals.is_none() {
             self.present = true;
         } else if is(b"get") {
             self.get = true;
@@ -106,6 +110,13 @@ impl<'a> Options<'a> {
             return is(b"keepttl") && self.expire(Expiry::Keep);
         }
         true
+    }
+
+    /// Sets what the value has to be, unless there is a condition already.
+    fn compare(&mut self, value: &'a [u8]) -> bool {
+        let only = !self.absent && !self.present && self.equals.is_none();
+        self.equals = Some(value);
+        only
     }
 
     /// Sets the expiry, unless another kind of it was named before.

@@ -20,7 +20,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .flags(FAST)
         .help("GET key", "The value of a key"),
     Command::new(Group::String, "set", -3, Run::Write(set)).key().flags(GROWS).help(
-        "SET key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-seconds \
+        "SET key value [NX | XX | IFEQ comparison] [GET] [EX seconds | PX milliseconds | EXAT unix-seconds \
          | PXAT unix-milliseconds | KEEPTTL]",
         "Sets the value of a key",
     ),
@@ -115,16 +115,18 @@ fn set_with_options(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) 
         Expiry::At(unit, number) => Some(unit.moment(number, "set")?),
         _ => None,
     };
-    let (there, kept) = if options.get || options.expiry == Expiry::Keep {
+    let reads = options.get || options.equals.is_some() || options.expiry == Expiry::Keep;
+    let (there, equal, kept) = if reads {
         let old = db.get(&args[1])?;
         if options.get {
             value(reply, old.as_ref());
         }
-        (old.is_some(), old.and_then(|old| old.expires_at))
+        let is = |value: &[u8]| old.as_ref().is_some_and(|old| *old.value == *value);
+        (old.is_some(), options.equals.is_none_or(is), old.and_then(|old| old.expires_at))
     } else {
-        ((options.absent || options.present) && db.contains(&args[1])?, None)
+        ((options.absent || options.present) && db.contains(&args[1])?, true, None)
     };
-    if (options.absent && there) || (options.present && !there) {
+    if (options.absent && there) || (options.present && !there) || !equal {
         if !options.get {
             reply.null();
         }
@@ -321,6 +323,30 @@ mod tests {
             ("getdel c", "$-1"),
             ("setnx c 1", ":1"),
             ("setnx c 2", ":0"),
+        ]);
+    }
+
+    #[test]
+    fn a_value_is_set_if_it_is_the_expected_one() {
+        transcript(&[
+            ("set a 1 ifeq 0", "$-1"),
+            ("set a 1 ifeq \"\" get", "$-1"),
+            ("exists a", ":0"),
+            ("set a 1 ex 100", "+OK"),
+            ("set a 2 ifeq 0", "$-1"),
+            ("set a 2 ifeq 0 get", "$1 1"),
+            ("get a", "$1 1"),
+            ("set a 2 IFEQ 1 keepttl", "+OK"),
+            ("ttl a", ":100"),
+            ("set a 3 get ifeq 2 px 200000", "$1 2"),
+            ("ttl a", ":200"),
+            ("set a 4 ifeq 3", "+OK"),
+            ("ttl a", ":-1"),
+            ("set a 5 ifeq", "-ERR syntax error"),
+            ("set a 5 ifeq 4 xx", "-ERR syntax error"),
+            ("set a 5 nx ifeq 4", "-ERR syntax error"),
+            ("set a 5 ifeq 4 ifeq 4", "-ERR syntax error"),
+            ("get a", "$1 4"),
         ]);
     }
 

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Keys, Run, bitfield, bits, client, connection, counter, expire, help, introspection, keys, lcs,
-    lookup, ordered, server, string,
+    Keys, Run, bitfield, bits, client, connection, counter, dump, expire, help, introspection,
+    keys, lcs, lookup, ordered, server, string,
 };
 use crate::protocol::Args;
 
@@ -197,6 +197,7 @@ pub(super) static FAMILIES: &[&[Command]] = &[
     counter::COMMANDS,
     keys::COMMANDS,
     expire::COMMANDS,
+    dump::COMMANDS,
     ordered::COMMANDS,
     bits::COMMANDS,
     bitfield::COMMANDS,
