@@ -1,8 +1,13 @@
 //! The engine's only door to the operating system's files, so that a test can put a failing disk or
 //! a power cut behind it. [`OsFs`] is the real one. (LevelDB calls this its Env.)
 //!
-//! Any thread. All offsets and lengths are in bytes.
+//! Any thread. All offsets and lengths are in bytes. What a file system must hold to is in
+//! docs/format.md, "Assumptions about the medium"; tests/simfs is one that holds to no more.
+//!
+//! The two loops that a system call wants around it, over short counts and interruptions, are in
+//! [`File::read_exact_at`] and [`File::write_all_at`], and nowhere else.
 
+use std::any::Any;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,6 +15,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use super::mmap::Map;
+
+/// A lock on a file, held until it is dropped.
+pub type Lock = Box<dyn Any + Send + Sync>;
 
 /// What the engine does with directories and names.
 pub trait Fs: Send + Sync + 'static {
@@ -31,17 +39,47 @@ pub trait Fs: Send + Sync + 'static {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Takes the advisory lock of a file, creating it; `None` where another process has it.
-    fn lock(&self, path: &Path) -> io::Result<Option<fs::File>>;
+    /// Takes the advisory lock of a file, creating it; `None` where someone else has it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+    /// What tells this run of the machine from those before and after it, where the system says so.
+    /// While it is the same, nothing that was written is lost, synced or not.
+    fn boot(&self) -> Option<String>;
 }
 
 /// What the engine does with an open file.
 #[allow(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait File: Send + Sync {
+    /// Reads some bytes at `offset`; none at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes some of `buf` at `offset`.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+
     /// Fills `buf` from `offset`; an end of file before that is an error.
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Writes all of `buf` at `offset`.
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.read_at(buf, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => (buf, offset) = (&mut buf[n..], offset + n as u64),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `buf` at `offset`. After an error, some of it may be there.
+    fn write_all_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.write_at(buf, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => (buf, offset) = (&buf[n..], offset + n as u64),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes data, and the length where it grew, durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
     /// Sets the length.
@@ -102,24 +140,29 @@ impl Fs for OsFs {
         fs::File::open(dir)?.sync_all()
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<fs::File>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => Ok(Some(Box::new(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+
+    fn boot(&self) -> Option<String> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+    }
 }
 
 impl File for OsFile {
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
     }
 
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(buf, offset)
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(buf, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {

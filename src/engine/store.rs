@@ -27,7 +27,7 @@ use super::commit::{Committer, WriteJob};
 use super::compactor::{Chore, Compactor};
 use super::core::{Core, lock};
 use super::filename;
-use super::fs::Fs;
+use super::fs::{Fs, Lock};
 use super::hint_file;
 use super::keydir::HashCursor;
 use super::manifest::Manifest;
@@ -156,7 +156,7 @@ struct Inner {
     preparer: Option<JoinHandle<()>>,
     compactor: Option<JoinHandle<Vec<Arc<Segment>>>>,
     /// Holds the directory's lock as long as the store is open.
-    _lock: std::fs::File,
+    _lock: Lock,
 }
 
 /// The ends whose drop stops the threads.
@@ -201,7 +201,7 @@ impl KvStore {
         core: Arc<Core>,
         recovered: recovery::Recovered,
         options: &Options,
-        lock_file: std::fs::File,
+        lock_file: Lock,
     ) -> Result<KvStore> {
         for segment in core.segments.all() {
             if !Arc::ptr_eq(&segment, &recovered.active) {
@@ -419,20 +419,20 @@ fn join<R>(thread: JoinHandle<R>) -> Option<R> {
 }
 
 /// Takes the directory's lock, waiting a while for another process to let go of it.
-fn lock_dir(options: &Options) -> Result<std::fs::File> {
-    use std::io::{Seek, Write};
-    let path = options.dir.join(filename::LOCK);
+fn lock_dir(options: &Options) -> Result<Lock> {
+    let (fs, path) = (&options.fs, options.dir.join(filename::LOCK));
     let doing = || KvsError::io(format!("lock {}", path.display()));
     let until = Instant::now() + options.lock_wait;
     loop {
-        if let Some(mut file) = options.fs.lock(&path).map_err(doing())? {
+        if let Some(held) = fs.lock(&path).map_err(doing())? {
+            let file = fs.open(&path).map_err(doing())?;
             file.set_len(0).map_err(doing())?;
-            file.rewind().map_err(doing())?;
-            writeln!(file, "{}", std::process::id()).map_err(doing())?;
-            return Ok(file);
+            let pid = format!("{}\n", std::process::id());
+            file.write_all_at(pid.as_bytes(), 0).map_err(doing())?;
+            return Ok(held);
         }
         if Instant::now() >= until {
-            let holder = options.fs.read(&path).unwrap_or_default();
+            let holder = fs.read(&path).unwrap_or_default();
             let pid = String::from_utf8_lossy(&holder).trim().parse().ok();
             return Err(KvsError::Locked { dir: options.dir.clone(), pid });
         }

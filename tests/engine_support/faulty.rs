@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use kvs::engine::fs::{File, Fs, Map, OsFs};
+use kvs::engine::fs::{File, Fs, Lock, Map, OsFs};
 
 /// Which write fails, and how.
 type Rule = Box<dyn Fn(&Path, u64) -> Option<io::ErrorKind> + Send>;
@@ -102,8 +102,12 @@ impl Fs for Faulty {
         Ok(())
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<std::fs::File>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         OsFs.lock(path)
+    }
+
+    fn boot(&self) -> Option<String> {
+        OsFs.boot()
     }
 }
 
@@ -130,11 +134,11 @@ impl FaultyFile {
 }
 
 impl File for FaultyFile {
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
     }
 
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         let end = offset + buf.len() as u64;
         let fault = self.state.rule.lock().unwrap().as_ref().and_then(|rule| rule(&self.path, end));
         if let Some(kind) = fault {
@@ -146,7 +150,8 @@ impl File for FaultyFile {
             self.check_listed(buf);
         }
         self.state.unsynced.lock().unwrap().insert(self.path.clone());
-        self.file.write_all_at(buf, offset)
+        self.file.write_all_at(buf, offset)?;
+        Ok(buf.len())
     }
 
     fn sync_data(&self) -> io::Result<()> {
