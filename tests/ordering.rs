@@ -197,6 +197,8 @@ fn an_engine_that_blocks_says_what_it_lacks() {
     }
     let error = client.command(&[&b"SET"[..], b"k", b"\xff"]).unwrap_err().to_string();
     assert!(error.contains("UTF-8"), "{error}");
+    let error = client.command(&["SELECT", "1"]).unwrap_err().to_string();
+    assert_eq!(error, "ERR DB index is out of range");
     assert_eq!(client.get("k").unwrap().unwrap(), b"v");
 }
 

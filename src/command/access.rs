@@ -133,8 +133,11 @@ pub trait Writes: Reads {
     /// Removes `key`; whether it was there.
     fn delete(&mut self, key: &[u8]) -> Result<bool, Abort>;
 
-    /// Removes every key.
+    /// Removes every key of the database.
     fn clear(&mut self) -> Result<(), Abort>;
+
+    /// Removes every key of every database.
+    fn clear_all(&mut self) -> Result<(), Abort>;
 
     /// Gives `key` another expiry and keeps its value; nothing if the key is not there.
     fn set_expiry(&mut self, key: &[u8], expires_at: Option<u64>) -> Result<(), Abort> {

@@ -18,13 +18,13 @@ pub(super) const COMMANDS: &[Command] = &[
         .help("CONFIG subcommand", "The server's settings; see CONFIG HELP"),
     Command::new(Group::Server, "dbsize", 1, Run::Read(dbsize))
         .flags(Flags::FAST)
-        .help("DBSIZE", "The number of keys"),
+        .help("DBSIZE", "The number of keys of the database"),
     Command::new(Group::Server, "time", 1, Run::Local(time))
         .flags(ALWAYS.and(Flags::FAST))
         .help("TIME", "The server's clock: seconds since 1970, and microseconds"),
-    Command::new(Group::Server, "flushall", -1, Run::Write(flush))
-        .help("FLUSHALL [ASYNC | SYNC]", "Removes every key"),
-    Command::new(Group::Server, "flushdb", -1, Run::Write(flush))
+    Command::new(Group::Server, "flushall", -1, Run::Write(flushall))
+        .help("FLUSHALL [ASYNC | SYNC]", "Removes every key of every database"),
+    Command::new(Group::Server, "flushdb", -1, Run::Write(flushdb))
         .help("FLUSHDB [ASYNC | SYNC]", "Removes every key of the database"),
     Command::new(Group::Server, "shutdown", -1, Run::Local(shutdown))
         .flags(OPERATION.and(Flags::NO_MULTI).and(Flags::ALLOW_BUSY))
@@ -116,15 +116,26 @@ fn time(_: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     Ok(())
 }
 
-fn flush(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let known =
-        |word: &[u8]| word.eq_ignore_ascii_case(b"async") || word.eq_ignore_ascii_case(b"sync");
-    if args.len() > 2 || !args.iter().skip(1).all(known) {
-        return Err(SYNTAX.into());
-    }
+fn flushall(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    check_flush(args)?;
+    db.clear_all()?;
+    reply.ok();
+    Ok(())
+}
+
+fn flushdb(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    check_flush(args)?;
     db.clear()?;
     reply.ok();
     Ok(())
+}
+
+/// There is but one way to empty a database, whatever word asks for it.
+fn check_flush(args: Args<'_>) -> Outcome {
+    let known =
+        |word: &[u8]| word.eq_ignore_ascii_case(b"async") || word.eq_ignore_ascii_case(b"sync");
+    let fits = args.len() <= 2 && args.iter().skip(1).all(known);
+    if fits { Ok(()) } else { Err(SYNTAX.into()) }
 }
 
 /// Writes no reply: the connection ends with the server.
@@ -186,7 +197,17 @@ mod tests {
             ("mset a 1 b 2", "+OK"),
             ("dbsize", ":2"),
             ("flushall now", "-ERR syntax error"),
+            ("select 1", "+OK"),
+            ("dbsize", ":0"),
+            ("set c 3", "+OK"),
+            ("flushdb sync", "+OK"),
+            ("dbsize", ":0"),
+            ("set c 3", "+OK"),
+            ("select 0", "+OK"),
+            ("dbsize", ":2"),
             ("flushall async", "+OK"),
+            ("dbsize", ":0"),
+            ("select 1", "+OK"),
             ("dbsize", ":0"),
         ]);
     }

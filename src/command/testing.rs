@@ -10,13 +10,20 @@ use super::{
 };
 use crate::protocol::{Args, Decoder, Kind, Limits, Reply, Version};
 
-/// A key space in memory.
+/// Keys with their values and expiries.
+type Map = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
+
+/// Databases in memory.
 #[derive(Debug, Default)]
 pub(super) struct TestDb {
-    map: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
+    maps: [Map; DATABASES],
+    /// The one that it works on.
+    database: usize,
     /// Whether values count as being on disk only.
     pub(super) cold: bool,
 }
+
+const DATABASES: usize = 16;
 
 fn alive(expires_at: Option<u64>) -> bool {
     expires_at.is_none_or(|at| at > now_ms())
@@ -24,7 +31,7 @@ fn alive(expires_at: Option<u64>) -> bool {
 
 impl TestDb {
     fn range(&self, range: KeyRange<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let entries = self.map.range::<[u8], _>(range);
+        let entries = self.maps[self.database].range::<[u8], _>(range);
         let present = entries.filter(|(_, (_, expires_at))| alive(*expires_at));
         present.map(|(key, (value, _))| (&key[..], &value[..]))
     }
@@ -36,7 +43,7 @@ impl TestDb {
 
 impl Reads for TestDb {
     fn get(&self, key: &[u8]) -> Result<Option<Entry<'_>>, Abort> {
-        let found = self.map.get(key).filter(|(_, expires_at)| alive(*expires_at));
+        let found = self.maps[self.database].get(key).filter(|(_, expires_at)| alive(*expires_at));
         if self.cold && found.is_some() {
             return Err(Abort::NotResident);
         }
@@ -74,16 +81,21 @@ impl Reads for TestDb {
 
 impl Writes for TestDb {
     fn put(&mut self, key: &[u8], value: &[u8], expires_at: Option<u64>) -> Result<(), Abort> {
-        self.map.insert(key.to_vec(), (value.to_vec(), expires_at));
+        self.maps[self.database].insert(key.to_vec(), (value.to_vec(), expires_at));
         Ok(())
     }
 
     fn delete(&mut self, key: &[u8]) -> Result<bool, Abort> {
-        Ok(self.map.remove(key).is_some_and(|(_, expires_at)| alive(expires_at)))
+        Ok(self.maps[self.database].remove(key).is_some_and(|(_, expires_at)| alive(expires_at)))
     }
 
     fn clear(&mut self) -> Result<(), Abort> {
-        self.map.clear();
+        self.maps[self.database].clear();
+        Ok(())
+    }
+
+    fn clear_all(&mut self) -> Result<(), Abort> {
+        self.maps.iter_mut().for_each(Map::clear);
         Ok(())
     }
 }
@@ -93,6 +105,7 @@ impl Writes for TestDb {
 pub(super) struct TestClient {
     version: Version,
     name: Vec<u8>,
+    database: usize,
     pub(super) closed: bool,
     pub(super) stopped: bool,
 }
@@ -116,6 +129,13 @@ impl Client for TestClient {
 
     fn set_name(&mut self, name: &[u8]) {
         self.name = name.to_vec();
+    }
+
+    fn select(&mut self, database: usize) -> bool {
+        if database < DATABASES {
+            self.database = database;
+        }
+        database < DATABASES
     }
 
     fn close(&mut self) {
@@ -164,6 +184,7 @@ impl Session {
 
     fn execute(&mut self, command: &Command, args: Args<'_>, reply: &mut Reply<'_>) {
         let mark = reply.mark();
+        self.db.database = self.client.database;
         let outcome: Outcome = match command.run {
             Run::Local(run) => run(&mut self.client, args, reply),
             Run::Read(run) => match run(&self.db, args, reply) {

@@ -87,6 +87,8 @@ pub struct Group {
     latest: HashMap<KeyHash, u32, BuildHasherDefault<Identity>>,
     looked_up: usize,
     cleared: [Option<u32>; DATABASES],
+    /// A bit for each database that a record, perhaps an undone one, was about.
+    touched: u16,
 }
 
 impl Group {
@@ -104,6 +106,12 @@ impl Group {
         self.units.clear();
         self.forget_look_ups();
         self.cleared = [None; DATABASES];
+        self.touched = 0;
+    }
+
+    /// Whether something in a database may have been changed.
+    pub fn touches(&self, database: u8) -> bool {
+        self.touched >> database & 1 == 1
     }
 
     fn forget_look_ups(&mut self) {
@@ -160,6 +168,7 @@ impl Group {
         let record = Record { seq: self.next_seq, flags, database, expires_at, key, value };
         record::append(&mut self.bytes, &record);
         self.next_seq += 1;
+        self.touched |= 1 << database;
         if change == Change::Clear {
             self.cleared[usize::from(database)] = Some(self.staged.len() as u32);
         }

@@ -112,6 +112,18 @@ impl<'w> Txn<'w> {
         self.push(database, Change::Clear, b"", b"", None)
     }
 
+    /// Removes all keys of all databases. Those that have none are left alone.
+    pub fn clear_all(&mut self) -> Result<()> {
+        for database in 0..DATABASES as u8 {
+            let untouched = !self.writer.group().touches(database);
+            if untouched && View::new(self.writer.core()).len(database) == 0 {
+                continue;
+            }
+            self.clear(database)?;
+        }
+        Ok(())
+    }
+
     fn push(
         &mut self,
         database: u8,

@@ -193,7 +193,8 @@ pub fn run_read(
 impl ReadJob for Batch {
     fn run(mut self: Box<Self>, reader: &Reader) {
         self.run_all(|command, database, args, reply| {
-            let reads = NativeReads::new(reader, database, Patience::MayWait);
+            let view = reader.view();
+            let reads = NativeReads::new(reader, &view, database, Patience::MayWait);
             run_read(&reads, command, args, reply)
         });
         self.go_home();

@@ -160,4 +160,8 @@ impl Writes for Blocking<'_> {
     fn clear(&mut self) -> Outcome {
         unsupported("command to remove all keys")
     }
+
+    fn clear_all(&mut self) -> Outcome {
+        self.clear()
+    }
 }

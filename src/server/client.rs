@@ -42,13 +42,24 @@ impl Client for LocalClient<'_> {
         self.state.name = name.to_vec();
     }
 
+    fn select(&mut self, database: usize) -> bool {
+        match u8::try_from(database) {
+            Ok(chosen) if database < self.shared.databases() => {
+                self.state.database = chosen;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn describe(&self) -> String {
         format!(
-            "id={} addr={} laddr={} name={} db=0 resp={}",
+            "id={} addr={} laddr={} name={} db={} resp={}",
             self.state.number,
             self.state.peer,
             self.shared.local_addr(),
             String::from_utf8_lossy(&self.state.name),
+            self.state.database,
             if self.state.version == Version::Resp3 { 3 } else { 2 },
         )
     }

@@ -69,7 +69,9 @@ fn memory(shared: &Shared, text: &mut String) -> std::fmt::Result {
     write!(text, "used_memory:{}\r\n", resident_bytes())?;
     write!(text, "used_memory_rss:{}\r\n", resident_bytes())?;
     if let Some(Backend::Native(store)) = shared.backend.get() {
-        let (points, order) = store.reader().index_memory(0);
+        let of_each = (0..DATABASES as u8).map(|database| store.reader().index_memory(database));
+        let (points, order) =
+            of_each.fold((0, 0), |(points, order), each| (points + each.0, order + each.1));
         write!(text, "index_points_bytes:{points}\r\nindex_order_bytes:{order}\r\n")?;
     }
     write!(text, "maxmemory:0\r\n")
@@ -158,7 +160,7 @@ pub fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
         ("appendfsync", config.fsync.name().to_owned()),
         ("appendonly", "yes".to_owned()),
         ("bind", config.addr.ip().to_string()),
-        ("databases", "1".to_owned()),
+        ("databases", shared.databases().to_string()),
         ("dir", config.dir.display().to_string()),
         ("engine", config.engine.name().to_owned()),
         ("index", if config.ordered { "ordered" } else { "unordered" }.to_owned()),

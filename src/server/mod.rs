@@ -37,7 +37,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::config::{Config, EngineKind};
 use crate::engine::fs::OsFs;
-use crate::engine::{KvsEngine, MemoryEngine, Options, name_engine};
+use crate::engine::{DATABASES, KvsEngine, MemoryEngine, Options, name_engine};
 use crate::error::{KvsError, Result};
 use crate::reactor::{self, Listener, OutputLimits, Reactor};
 
@@ -175,7 +175,10 @@ fn open_backend(config: &Config, shared: &Shared) -> Result<Backend> {
                 .stats(Arc::clone(&shared.engine_stats))
                 .open()?;
             let took = Duration::from_micros(shared.engine_stats.open_micros.get());
-            log::info!("ready: {} keys, opened in {took:.1?}", store.len());
+            let view = store.reader().view();
+            let keys: u64 = (0..DATABASES as u8).map(|database| view.len(database)).sum();
+            drop(view);
+            log::info!("ready: {keys} keys, opened in {took:.1?}");
             Ok(Backend::Native(store))
         }
         EngineKind::Memory => {

@@ -22,18 +22,23 @@ fn entry(value: Value<'_>) -> Entry<'_> {
     Entry { value: value.bytes, expires_at: value.expires_at }
 }
 
-/// Reading one database.
+/// Reading one database. Made for each request; the view, which pins an epoch, may serve many.
 pub struct NativeReads<'a> {
     reader: &'a Reader,
-    view: View<'a>,
+    view: &'a View<'a>,
     database: u8,
     patience: Patience,
 }
 
 impl<'a> NativeReads<'a> {
     /// Reads of `database`; without patience, what is not in memory is refused.
-    pub fn new(reader: &'a Reader, database: u8, patience: Patience) -> NativeReads<'a> {
-        NativeReads { reader, view: reader.view(), database, patience }
+    pub fn new(
+        reader: &'a Reader,
+        view: &'a View<'a>,
+        database: u8,
+        patience: Patience,
+    ) -> NativeReads<'a> {
+        NativeReads { reader, view, database, patience }
     }
 
     /// Tells which keys will be read next; see [`View::warm_up`].
@@ -170,5 +175,9 @@ impl Writes for NativeWrites<'_, '_> {
 
     fn clear(&mut self) -> Result<(), Abort> {
         Ok(self.txn.borrow_mut().clear(self.database)?)
+    }
+
+    fn clear_all(&mut self) -> Result<(), Abort> {
+        Ok(self.txn.borrow_mut().clear_all()?)
     }
 }

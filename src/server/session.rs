@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::pipeline::{Form, Pipeline, Ticket};
 use super::shared::{Backend, Shared};
 use crate::command::{Command, Flags, Run, is_cross_protocol, keys_of, prepare};
-use crate::engine::Patience;
+use crate::engine::{Patience, Reader, View};
 use crate::protocol::{Args, Decoder, JsonId, Kind, Limits, Reply, Version, write_json_error};
 use crate::reactor::{Buffer, ConnId};
 
@@ -63,6 +63,8 @@ pub struct State {
     /// No more requests are answered.
     pub(super) closing: bool,
     pub(super) name: Vec<u8>,
+    /// What SELECT chose.
+    pub(super) database: u8,
 }
 
 impl Session {
@@ -79,6 +81,7 @@ impl Session {
                 stalled: false,
                 closing: false,
                 name: Vec::new(),
+                database: 0,
             },
         }
     }
@@ -115,18 +118,16 @@ impl Session {
         (out, high_water): (&mut Vec<u8>, usize),
     ) -> Verdict {
         // One epoch for all reads of this turn.
-        let reads = match backend {
-            Some(Backend::Native(store)) => {
-                Some(NativeReads::new(store.reader(), 0, Patience::ResidentOnly))
-            }
+        let view = match backend {
+            Some(Backend::Native(store)) => Some((store.reader(), store.reader().view())),
             _ => None,
         };
         let mut ahead = std::mem::take(&mut outbox.ahead);
-        let mut turn = Turn { shared, backend, reads: reads.as_ref(), outbox };
+        let mut turn = Turn { shared, backend, view: view.as_ref(), outbox };
         let used = self.run(&mut ahead, input.readable(), &mut turn, (out, high_water));
         outbox.ahead = ahead;
         let Session { decoder, state } = self;
-        drop(reads);
+        drop(view);
         if state.closing {
             input.clear();
         } else {
@@ -154,8 +155,8 @@ impl Session {
         let mut used = 0;
         loop {
             let decoded = ahead.fill(decoder, bytes, used);
-            if let Some(reads) = turn.reads {
-                ahead.warm_up(reads, bytes);
+            if let Some(reads) = turn.reads(state.database) {
+                ahead.warm_up(&reads, bytes);
             }
             let before = used;
             let json_id = decoder.take_json_id();
@@ -313,13 +314,13 @@ impl State {
         if !self.pipeline.may_read(keys_of(command, args)) {
             return Served::NotYet;
         }
-        let Some(reads) = turn.reads else {
+        let Some(reads) = turn.reads(self.database) else {
             debug_assert!(false, "a native engine has views");
             return Served::NotYet;
         };
         if turn.shared.config.loop_reads
             && args.len() <= MOST_WORDS_ON_LOOP
-            && self.read_here(reads, command, args, &form, out)
+            && self.read_here(&reads, command, args, &form, out)
         {
             turn.outbox.local_reads += 1;
             return Served::Taken;
@@ -420,7 +421,7 @@ impl State {
 
     fn origin(&mut self, version: Version, begin: impl FnOnce(&mut Pipeline) -> Ticket) -> Origin {
         let ticket = begin(&mut self.pipeline);
-        Origin { conn: self.id, ticket, version, database: 0 }
+        Origin { conn: self.id, ticket, version, database: self.database }
     }
 }
 
@@ -450,6 +451,14 @@ fn read_into(
 struct Turn<'a> {
     shared: &'a Shared,
     backend: Option<&'a Backend>,
-    reads: Option<&'a NativeReads<'a>>,
+    view: Option<&'a (&'a Reader, View<'a>)>,
     outbox: &'a mut Outbox,
+}
+
+impl<'a> Turn<'a> {
+    /// For reading what is in memory of a database; none on an engine that blocks.
+    fn reads(&self, database: u8) -> Option<NativeReads<'a>> {
+        let (reader, view) = self.view?;
+        Some(NativeReads::new(reader, view, database, Patience::ResidentOnly))
+    }
 }

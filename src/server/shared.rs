@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 
 use super::blocking::BlockingEngine;
 use crate::config::Config;
-use crate::engine::KvStore;
+use crate::engine::{DATABASES, KvStore};
 use crate::reactor::Stats;
 use crate::stats::{Counter, EngineStats};
 
@@ -85,6 +85,15 @@ impl Shared {
             started: Instant::now(),
             stop,
         })
+    }
+
+    /// How many databases there are. While the store is being opened, one that has all of them is
+    /// expected: an engine that blocks is there at once.
+    pub(super) fn databases(&self) -> usize {
+        match self.backend.get() {
+            Some(Backend::Blocking(_)) => 1,
+            Some(Backend::Native(_)) | None => DATABASES,
+        }
     }
 
     pub(super) fn port(&self) -> u16 {
