@@ -1,11 +1,20 @@
 //! The server's settings: defaults, overlaid by a file, overlaid by flags, checked once.
 //!
 //! The file has a setting a line, its name and its value, as in `fsync everysec`; `#` begins a
-//! comment. The names are those of the flags.
+//! comment. The names are those of the flags, or Redis's. Some settings may be changed later, by
+//! CONFIG SET: those are in `live.rs`, the table of names in `parameters.rs`.
 
-use std::net::SocketAddr;
+mod file;
+mod live;
+mod parameters;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+
+pub use live::{Live, Number, OutputBound};
+pub use parameters::{DebugCommand, get_all, set_all};
 
 use crate::error::{KvsError, Result};
 
@@ -74,6 +83,10 @@ impl EngineKind {
 pub struct Settings {
     /// `addr`
     pub addr: Option<String>,
+    /// `bind`, a part of `addr`
+    pub bind: Option<String>,
+    /// `port`, the other part
+    pub port: Option<String>,
     /// `engine`
     pub engine: Option<String>,
     /// `dir`
@@ -88,14 +101,14 @@ pub struct Settings {
     pub readers: Option<String>,
     /// `loop-reads`
     pub loop_reads: Option<String>,
-    /// `max-clients`
-    pub max_clients: Option<String>,
-    /// `output-limit`
-    pub output_limit: Option<String>,
     /// `index`
     pub index: Option<String>,
-    /// `log-level`
-    pub log_level: Option<String>,
+    /// `enable-debug-command`
+    pub debug_command: Option<String>,
+    /// Names and values of settings that may change later. The last one of a name holds.
+    pub live: Vec<(String, String)>,
+    /// The file that settings were read from.
+    pub file: Option<PathBuf>,
 }
 
 /// Checked settings.
@@ -117,14 +130,14 @@ pub struct Config {
     pub readers: usize,
     /// Whether a loop answers reads of what is in memory by itself; else every read is a worker's.
     pub loop_reads: bool,
-    /// Connections open at once.
-    pub max_clients: usize,
-    /// Bytes of replies that may wait for a client before it is cut off.
-    pub output_limit: usize,
     /// Whether keys are kept in order.
     pub ordered: bool,
-    /// What is logged.
-    pub log_level: log::LevelFilter,
+    /// Who may use DEBUG.
+    pub debug_command: DebugCommand,
+    /// What may change while the server runs; copies of a configuration share it.
+    pub live: Arc<Live>,
+    /// The file that CONFIG REWRITE writes to.
+    pub file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -132,50 +145,83 @@ impl Settings {
     pub fn from_file(path: &Path) -> Result<Settings> {
         let text = std::fs::read_to_string(path)
             .map_err(KvsError::io(format!("read the configuration {}", path.display())))?;
-        let mut settings = Settings::default();
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let mut settings = Settings { file: Some(path.clone()), ..Settings::default() };
         for (i, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            if line.is_empty() {
-                continue;
-            }
-            let (name, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-            settings.put(name, value.trim()).map_err(|error| {
+            let read = file::parse_line(line).and_then(|pair| match pair {
+                Some((name, value)) => settings.put(&name, value),
+                None => Ok(()),
+            });
+            read.map_err(|error| {
                 KvsError::Invalid(format!("{}, line {}: {error}", path.display(), i + 1))
             })?;
         }
         Ok(settings)
     }
 
-    fn put(&mut self, name: &str, value: &str) -> Result<()> {
-        if value.is_empty() {
-            return Err(KvsError::Invalid(format!("'{name}' has no value")));
-        }
+    /// Sets what has this name, a flag's or Redis's. Only some values are checked here.
+    pub fn put(&mut self, name: &str, value: String) -> Result<()> {
         let place = match name {
             "addr" => &mut self.addr,
+            "bind" => &mut self.bind,
+            "port" => &mut self.port,
             "engine" => &mut self.engine,
             "dir" => {
                 self.dir = Some(value.into());
                 return Ok(());
             }
-            "fsync" => &mut self.fsync,
+            "fsync" | "appendfsync" => &mut self.fsync,
             "segment-bytes" => &mut self.segment_bytes,
             "loops" => &mut self.loops,
             "readers" => &mut self.readers,
             "loop-reads" => &mut self.loop_reads,
-            "max-clients" => &mut self.max_clients,
-            "output-limit" => &mut self.output_limit,
             "index" => &mut self.index,
-            "log-level" => &mut self.log_level,
-            _ => return Err(KvsError::Invalid(format!("there is no setting '{name}'"))),
+            "enable-debug-command" => &mut self.debug_command,
+            "output-limit" => {
+                let bytes = number("output-limit", Some(value), 0, 4096..=1 << 40)?;
+                let name = "client-output-buffer-limit".to_owned();
+                self.live.push((name, format!("normal {bytes} 0 0")));
+                return Ok(());
+            }
+            _ => return self.put_live(name, value),
         };
-        *place = Some(value.to_owned());
+        if value.is_empty() {
+            return Err(KvsError::Invalid(format!("'{name}' has no value")));
+        }
+        *place = Some(value);
+        Ok(())
+    }
+
+    fn put_live(&mut self, name: &str, value: String) -> Result<()> {
+        let Some(parameter) = parameters::find(name) else {
+            return Err(KvsError::Invalid(format!("there is no setting '{name}'")));
+        };
+        let invalid = |why: String| KvsError::Invalid(format!("{name}: {why}"));
+        if parameter.is_live() {
+            parameter.check(&value).map_err(invalid)?;
+            self.live.push((parameter.name.to_owned(), value));
+        } else {
+            // Of those that are chosen at the start, what is left has no choice.
+            let only = parameter.get(&Settings::default().check()?);
+            if value != only {
+                return Err(invalid(format!("it is always {only}")));
+            }
+        }
         Ok(())
     }
 
     /// These settings, and those of `below` where these say nothing.
     pub fn over(self, below: Settings) -> Settings {
+        let mut live = below.live;
+        live.extend(self.live);
+        let (bind, port) = match &self.addr {
+            Some(_) => (None, None),
+            None => (self.bind.or(below.bind), self.port.or(below.port)),
+        };
         Settings {
             addr: self.addr.or(below.addr),
+            bind,
+            port,
             engine: self.engine.or(below.engine),
             dir: self.dir.or(below.dir),
             fsync: self.fsync.or(below.fsync),
@@ -183,21 +229,25 @@ impl Settings {
             loops: self.loops.or(below.loops),
             readers: self.readers.or(below.readers),
             loop_reads: self.loop_reads.or(below.loop_reads),
-            max_clients: self.max_clients.or(below.max_clients),
-            output_limit: self.output_limit.or(below.output_limit),
             index: self.index.or(below.index),
-            log_level: self.log_level.or(below.log_level),
+            debug_command: self.debug_command.or(below.debug_command),
+            live,
+            file: self.file.or(below.file),
         }
     }
 
     /// Checks everything and fills in the defaults.
     pub fn check(self) -> Result<Config> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let addr = self.addr.as_deref().unwrap_or("127.0.0.1:4000");
+        let live = Live::default();
+        for (name, value) in &self.live {
+            let invalid = |why: String| KvsError::Invalid(format!("{name}: {why}"));
+            let parameter = parameters::find(name)
+                .ok_or_else(|| invalid("there is no such setting".to_owned()))?;
+            parameter.apply(&parameter.check(value).map_err(invalid)?, &live);
+        }
         Ok(Config {
-            addr: addr.parse().map_err(|_| {
-                KvsError::Invalid(format!("addr is IP:PORT, as in 127.0.0.1:4000, not '{addr}'"))
-            })?,
+            addr: self.addr()?,
             engine: engine(self.engine.as_deref())?,
             dir: self.dir.unwrap_or_else(|| ".".into()),
             fsync: self.fsync.as_deref().map_or(Ok(Fsync::default()), str::parse)?,
@@ -211,12 +261,31 @@ impl Settings {
             loops: number("loops", self.loops, (cores as u64 / 2).max(1), 1..=256)? as usize,
             readers: number("readers", self.readers, cores as u64 * 2, 1..=256)? as usize,
             loop_reads: yes_or_no("loop-reads", self.loop_reads.as_deref(), true)?,
-            max_clients: number("max-clients", self.max_clients, 10_000, 1..=1_000_000)? as usize,
-            output_limit: number("output-limit", self.output_limit, 1 << 30, 4096..=1 << 40)?
-                as usize,
             ordered: ordered(self.index.as_deref())?,
-            log_level: log_level(self.log_level.as_deref())?,
+            debug_command: debug_command(self.debug_command.as_deref())?,
+            live: Arc::new(live),
+            file: self.file,
         })
+    }
+
+    fn addr(&self) -> Result<SocketAddr> {
+        let addr = self.addr.as_deref().unwrap_or("127.0.0.1:4000");
+        let mut addr: SocketAddr = addr.parse().map_err(|_| {
+            KvsError::Invalid(format!("addr is IP:PORT, as in 127.0.0.1:4000, not '{addr}'"))
+        })?;
+        if let Some(ip) = &self.bind {
+            let parsed = ip.parse::<IpAddr>();
+            addr.set_ip(parsed.map_err(|_| {
+                KvsError::Invalid(format!("bind is one IP address, as in 127.0.0.1, not '{ip}'"))
+            })?);
+        }
+        if let Some(port) = &self.port {
+            let parsed = port.parse::<u16>();
+            addr.set_port(parsed.map_err(|_| {
+                KvsError::Invalid(format!("port is a number up to 65535, not '{port}'"))
+            })?);
+        }
+        Ok(addr)
     }
 }
 
@@ -247,12 +316,11 @@ fn ordered(index: Option<&str>) -> Result<bool> {
     }
 }
 
-fn log_level(level: Option<&str>) -> Result<log::LevelFilter> {
-    let level = level.unwrap_or("info");
-    level.parse().map_err(|_| {
-        KvsError::Invalid(format!(
-            "log-level is off, error, warn, info, debug or trace, not '{level}'"
-        ))
+fn debug_command(who: Option<&str>) -> Result<DebugCommand> {
+    let Some(who) = who else { return Ok(DebugCommand::No) };
+    let known = DebugCommand::ALL.into_iter().find(|choice| choice.name() == who);
+    known.ok_or_else(|| {
+        KvsError::Invalid(format!("enable-debug-command is yes, local or no, not '{who}'"))
     })
 }
 
@@ -288,7 +356,7 @@ mod tests {
 
     fn with(name: &str, value: &str) -> Result<Config> {
         let mut settings = Settings::default();
-        settings.put(name, value)?;
+        settings.put(name, value.to_owned())?;
         settings.check()
     }
 
@@ -313,6 +381,14 @@ mod tests {
             ("loop-reads", "maybe"),
             ("index", "sorted"),
             ("log-level", "loud"),
+            ("maxclients", "0"),
+            ("maxmemory", "much"),
+            ("output-limit", "1"),
+            ("appendonly", "no"),
+            ("databases", "3"),
+            ("enable-debug-command", "perhaps"),
+            ("port", "70000"),
+            ("bind", "localhost"),
             ("colour", "blue"),
         ] {
             let message = with(name, value).unwrap_err().to_string();
@@ -328,6 +404,18 @@ mod tests {
         let flags = Settings { loops: Some("2".into()), ..Settings::default() };
         let config = flags.over(Settings::from_file(file.path()).unwrap()).check().unwrap();
         assert_eq!((config.addr.port(), config.loops), (1, 2));
+        let names_of_redis = "port 5\nappendfsync no\nmaxclients 7\nmaxmemory 1gb\nsave \"\"\n\
+                              databases 16\nclient-output-buffer-limit normal 9 0 0\n\
+                              requirepass \"a # b\"";
+        std::fs::write(&file, names_of_redis).unwrap();
+        let flags =
+            Settings { live: vec![("maxclients".into(), "8".into())], ..Settings::default() };
+        let config = flags.over(Settings::from_file(file.path()).unwrap()).check().unwrap();
+        assert_eq!((config.addr.to_string().as_str(), config.fsync), ("127.0.0.1:5", Fsync::No));
+        let live = &config.live;
+        assert_eq!((live.max_clients.get(), live.max_memory.get()), (8, 1 << 30));
+        assert_eq!(live.output_limit(), 9);
+        assert!(live.has_password() && live.is_password(b"a # b"));
         std::fs::write(&file, "loops 3\nshoes 2\n").unwrap();
         let message = Settings::from_file(file.path()).unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("shoes"), "{message}");

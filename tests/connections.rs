@@ -200,7 +200,7 @@ fn clients_that_leave_in_the_middle_harm_nobody() {
 
 #[test]
 fn beyond_the_most_clients_one_is_told_so() {
-    let server = Running::start(|config| config.max_clients = 3);
+    let server = Running::start(|config| config.live.max_clients.set(3));
     let mut clients: Vec<Client> = Vec::new();
     // The one that waited for the store may still count.
     wait_for("room", || {

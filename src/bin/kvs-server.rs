@@ -24,8 +24,10 @@ use signal_hook::iterator::Signals;
   printf 'set color blue\\r\\nget color\\r\\nquit\\r\\n' | nc 127.0.0.1 4000
   redis-cli -p 4000
 
-Sizes take k, m and g. A configuration file has a flag's name and its value on each line, as in
-`fsync everysec`; # begins a comment."
+Sizes take kb, mb and gb. A configuration file has a flag's name and its value on each line, as in
+`fsync everysec`; # begins a comment. Redis's names (appendfsync, maxclients, port ...) do as well,
+and a file may set whatever CONFIG GET * shows. CONFIG SET changes much of it at run time, CONFIG
+REWRITE writes that back to the file."
 )]
 struct Flags {
     /// Where to listen [default: 127.0.0.1:4000]
@@ -61,6 +63,18 @@ struct Flags {
     /// ordered, or unordered: less memory per key, no RANGE [default: ordered]
     #[arg(long, value_name = "KIND")]
     index: Option<String>,
+    /// What clients have to log in with; rather put it into a file, as flags are seen by all
+    #[arg(long, value_name = "PASSWORD")]
+    requirepass: Option<String>,
+    /// Seconds after which an idle connection is closed; 0: never [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<String>,
+    /// Bytes of the index above which no command may add to it; 0: no bound [default: 0]
+    #[arg(long, value_name = "N")]
+    maxmemory: Option<String>,
+    /// Who may use DEBUG: yes (all), local (this machine) or no [default: no]
+    #[arg(long, value_name = "WHO")]
+    enable_debug_command: Option<String>,
     /// off, error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "L")]
     log_level: Option<String>,
@@ -72,7 +86,7 @@ struct Flags {
 impl Flags {
     fn check(self) -> Result<Config> {
         let file = self.config.as_deref().map(Settings::from_file).transpose()?;
-        let flags = Settings {
+        let mut flags = Settings {
             addr: self.addr,
             engine: self.engine,
             dir: self.dir,
@@ -81,11 +95,20 @@ impl Flags {
             loops: self.loops,
             readers: self.readers,
             loop_reads: self.loop_reads,
-            max_clients: self.max_clients,
-            output_limit: self.output_limit,
             index: self.index,
-            log_level: self.log_level,
+            debug_command: self.enable_debug_command,
+            ..Settings::default()
         };
+        for (name, value) in [
+            ("max-clients", self.max_clients),
+            ("output-limit", self.output_limit),
+            ("requirepass", self.requirepass),
+            ("timeout", self.timeout),
+            ("maxmemory", self.maxmemory),
+            ("log-level", self.log_level),
+        ] {
+            value.map_or(Ok(()), |value| flags.put(name, value))?;
+        }
         flags.over(file.unwrap_or_default()).check()
     }
 }
@@ -122,7 +145,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    env_logger::Builder::new().filter_level(config.log_level).format_target(false).init();
+    // Everything passes the logger; what is logged is decided before, and CONFIG SET may change it.
+    env_logger::Builder::new().filter_level(log::LevelFilter::Trace).format_target(false).init();
+    log::set_max_level(config.live.log_level());
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -161,6 +161,21 @@ pub trait Client {
     }
     /// Names it. A server without names forgets it.
     fn set_name(&mut self, _name: &[u8]) {}
+    /// Whether clients have to log in.
+    fn has_password(&self) -> bool {
+        false
+    }
+    /// Whether it has logged in, or did not have to.
+    fn is_authenticated(&self) -> bool {
+        true
+    }
+    /// Logs in; false if that is not the password. There is but the user `default`.
+    fn authenticate(&mut self, password: &[u8]) -> bool {
+        let _ = password;
+        true
+    }
+    /// Logs out, if logging in is asked for.
+    fn forget_login(&mut self) {}
     /// Makes it work on this database from its next command on; whether there is such a one.
     fn select(&mut self, database: usize) -> bool {
         database == 0
@@ -183,6 +198,15 @@ pub trait Client {
     fn info(&self, sections: &[String]) -> String;
     /// The name and value of every setting, in alphabetical order.
     fn settings(&self) -> Vec<(&'static str, String)>;
+    /// Changes all these settings, or none: then it is the error line.
+    fn configure(&mut self, pairs: &[(&str, &str)]) -> Result<(), String> {
+        let name = pairs.first().map_or("", |(name, _)| name);
+        Err(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"))
+    }
+    /// Writes the settings back to the configuration file; whether there is one.
+    fn rewrite_settings(&mut self) -> Result<bool, KvsError> {
+        Ok(false)
+    }
     /// Stops the server as SIGTERM does.
     fn shutdown(&mut self);
 }

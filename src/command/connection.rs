@@ -24,10 +24,9 @@ pub(super) const COMMANDS: &[Command] = &[
         "HELLO [protover [AUTH username password] [SETNAME name]]",
         "Says who the server is, and switches to RESP version 2 or 3",
     ),
-    Command::new(Group::Connection, "auth", -2, Run::Local(auth)).flags(DOOR).help(
-        "AUTH [username] password",
-        "Logs in; there is but the user default, without password",
-    ),
+    Command::new(Group::Connection, "auth", -2, Run::Local(auth))
+        .flags(DOOR)
+        .help("AUTH [username] password", "Logs in; there is but the user default"),
     Command::new(Group::Connection, "select", 2, Run::Local(select))
         .flags(ALWAYS)
         .help("SELECT index", "Makes the connection work on another database"),
@@ -66,14 +65,22 @@ fn hello(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outc
     let mut words = args.iter().skip(2);
     while let Some(option) = words.next() {
         if option.eq_ignore_ascii_case(b"auth") && words.len() >= 2 {
-            check_login(words.next().unwrap_or_default())?;
-            words.next();
+            let user = words.next().unwrap_or_default();
+            log_in(client, user, words.next().unwrap_or_default())?;
         } else if option.eq_ignore_ascii_case(b"setname") && words.len() >= 1 {
             name = Some(check_name(words.next().unwrap_or_default())?);
         } else {
             let option = String::from_utf8_lossy(option);
             return Err(refused(format!("ERR Syntax error in HELLO option '{option}'")));
         }
+    }
+    if !client.is_authenticated() {
+        return Err(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise \
+                    the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the \
+                    client and select the RESP protocol version at the same time"
+                .into(),
+        );
     }
     if let Some(name) = name {
         client.set_name(name);
@@ -114,23 +121,27 @@ fn greet(id: u64, reply: &mut Reply<'_>) {
     reply.array(0);
 }
 
-fn auth(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+fn auth(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     match args.len() {
+        2 if client.has_password() => log_in(client, USER, &args[1])?,
         2 => {
             return Err("ERR AUTH <password> called without any password configured for the \
                         default user. Are you sure your configuration is correct?"
                 .into());
         }
-        3 => check_login(&args[1])?,
+        3 => log_in(client, &args[1], &args[2])?,
         _ => return Err(super::errors::SYNTAX.into()),
     }
     reply.ok();
     Ok(())
 }
 
-/// The one user has no password: any will do.
-fn check_login(user: &[u8]) -> Result<(), Abort> {
-    if user == b"default" {
+/// The one user.
+const USER: &[u8] = b"default";
+
+/// Where no password is asked for, any will do.
+fn log_in(client: &mut dyn Client, user: &[u8], password: &[u8]) -> Result<(), Abort> {
+    if user == USER && client.authenticate(password) {
         return Ok(());
     }
     Err("WRONGPASS invalid username-password pair or user is disabled.".into())
@@ -157,6 +168,7 @@ fn reset(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome
     client.set_version(Version::Resp2);
     client.set_name(b"");
     client.select(0);
+    client.forget_login();
     reply.simple("RESET");
     Ok(())
 }

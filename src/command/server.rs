@@ -38,16 +38,15 @@ const SUBCOMMANDS: &[Command] = &[
     Command::new(Group::Server, "config|get", -3, Run::Local(config_get))
         .flags(OPERATION)
         .help("CONFIG GET pattern [pattern ...]", "The settings whose names match"),
-    Command::new(Group::Server, "config|set", -4, Run::Local(config_set)).flags(OPERATION).help(
-        "CONFIG SET name value [name value ...]",
-        "Refused: settings are made when the server starts",
-    ),
+    Command::new(Group::Server, "config|set", -4, Run::Local(config_set))
+        .flags(OPERATION)
+        .help("CONFIG SET name value [name value ...]", "Changes settings, all of them or none"),
     Command::new(Group::Server, "config|resetstat", 2, Run::Local(config_resetstat))
         .flags(OPERATION)
         .help("CONFIG RESETSTAT", "Sets the counters of INFO back"),
     Command::new(Group::Server, "config|rewrite", 2, Run::Local(config_rewrite))
         .flags(OPERATION)
-        .help("CONFIG REWRITE", "Refused: the server leaves its configuration file alone"),
+        .help("CONFIG REWRITE", "Writes the settings to the configuration file"),
     Command::new(Group::Server, "config|help", 2, Run::Local(container_help))
         .flags(ALWAYS)
         .help("CONFIG HELP", "Lists these subcommands"),
@@ -73,24 +72,19 @@ fn config_get(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) ->
     Ok(())
 }
 
-fn config_set(client: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outcome {
+fn config_set(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     if !args.len().is_multiple_of(2) {
         return Err(SYNTAX.into());
     }
-    let settings = client.settings();
-    let is_setting =
-        |word: &[u8]| settings.iter().any(|(name, _)| name.as_bytes().eq_ignore_ascii_case(word));
-    let unknown = args.iter().skip(2).step_by(2).find(|name| !is_setting(name));
-    if let Some(name) = unknown {
-        let name = String::from_utf8_lossy(name);
-        return Err(refused(format!(
-            "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
-        )));
+    let mut words = Vec::new();
+    for word in args.iter().skip(2) {
+        let text = std::str::from_utf8(word);
+        words.push(text.map_err(|_| "ERR CONFIG SET failed - settings are UTF-8 text")?);
     }
-    let name = String::from_utf8_lossy(&args[2]);
-    Err(refused(format!(
-        "ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
-    )))
+    let pairs: Vec<(&str, &str)> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+    client.configure(&pairs).map_err(refused)?;
+    reply.ok();
+    Ok(())
 }
 
 fn config_resetstat(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -99,8 +93,13 @@ fn config_resetstat(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>)
     Ok(())
 }
 
-fn config_rewrite(_: &mut dyn Client, _: Args<'_>, _: &mut Reply<'_>) -> Outcome {
-    Err("ERR The server is running without a config file".into())
+fn config_rewrite(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    match client.rewrite_settings() {
+        Ok(true) => reply.ok(),
+        Ok(false) => return Err("ERR The server is running without a config file".into()),
+        Err(error) => return Err(refused(format!("ERR Rewriting config file: {error}"))),
+    }
+    Ok(())
 }
 
 fn dbsize(db: &dyn Reads, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -176,15 +175,13 @@ mod tests {
             ("config get SAVE app* nosuch", "*4 $10 appendonly $3 yes $4 save $0 "),
             ("config get nosuch", "*0"),
             ("config get", "-ERR wrong number of arguments for 'config|get' command"),
-            (
-                "config set save x",
-                "-ERR CONFIG SET failed (possibly related to argument 'save') - can't set \
-                 immutable config",
-            ),
+            ("config set timeout", "-ERR wrong number of arguments for 'config|set' command"),
+            ("config set timeout 1 port", "-ERR syntax error"),
             (
                 "config set nosuch x",
                 "-ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'",
             ),
+            ("config rewrite", "-ERR The server is running without a config file"),
             ("config resetstat", "+OK"),
             ("info", "$2 # "),
             ("INFO Server keyspace", "$17 # server+keyspace"),

@@ -69,7 +69,10 @@ impl Flags {
     /// Runs while something else holds the server up.
     pub const ALLOW_BUSY: Flags = Flags(1 << 10);
 
-    /// In the order of their bits.
+    /// Refused unless the configuration allows it.
+    pub const PROTECTED: Flags = Flags(1 << 11);
+
+    /// In the order of their bits. Redis does not show the last one.
     const NAMES: [&'static str; 11] = [
         "write",
         "readonly",

@@ -138,9 +138,20 @@ impl Decoder {
     }
 
     /// Whether the client has yet to log in. A guest may send no more than 10 words of up to
-    /// 16 KiB, as in Redis, so that strangers cannot fill the memory.
+    /// 16 KiB, as in Redis, so that strangers cannot fill the memory; nor longer lines of JSON than
+    /// of text.
     pub fn set_guest(&mut self, guest: bool) {
         self.guest = guest;
+    }
+
+    /// Whether requests are read as a guest's.
+    pub fn is_guest(&self) -> bool {
+        self.guest
+    }
+
+    /// Changes the bounds on one word of an array and on one request, from the next word on.
+    pub fn set_limits(&mut self, bulk: usize, request: usize) {
+        (self.limits.bulk, self.limits.request) = (bulk, request.min(u32::MAX as usize));
     }
 
     /// Decodes the request at the start of `input`; None if its end has not arrived. Then the next
@@ -222,7 +233,9 @@ impl Decoder {
     }
 
     fn json(&mut self, input: &[u8]) -> Result<Option<Request>, ProtocolError> {
-        let Some(end) = self.line_end(input, self.limits.json_line, "too big JSON line")? else {
+        let Limits { json_line, inline, .. } = self.limits;
+        let limit = if self.guest { json_line.min(inline) } else { json_line };
+        let Some(end) = self.line_end(input, limit, "too big JSON line")? else {
             return Ok(None);
         };
         self.words.clear();

@@ -57,11 +57,29 @@ impl Client for LocalClient<'_> {
             "id={} addr={} laddr={} name={} db={} resp={}",
             self.state.number,
             self.state.peer,
-            self.shared.local_addr(),
+            self.shared.config.addr,
             String::from_utf8_lossy(&self.state.name),
             self.state.database,
             if self.state.version == Version::Resp3 { 3 } else { 2 },
         )
+    }
+
+    fn has_password(&self) -> bool {
+        self.shared.config.live.has_password()
+    }
+
+    fn is_authenticated(&self) -> bool {
+        !self.state.is_guest(self.shared)
+    }
+
+    fn authenticate(&mut self, password: &[u8]) -> bool {
+        let right = self.shared.config.live.is_password(password);
+        self.state.authenticated |= right;
+        right
+    }
+
+    fn forget_login(&mut self) {
+        self.state.authenticated = !self.has_password();
     }
 
     fn close(&mut self) {
@@ -73,7 +91,22 @@ impl Client for LocalClient<'_> {
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
-        info::settings(self.shared)
+        let databases = self.shared.databases().to_string();
+        let of_engine = |(name, value)| match name {
+            "databases" => (name, databases.clone()),
+            _ => (name, value),
+        };
+        crate::config::get_all(&self.shared.config).map(of_engine).collect()
+    }
+
+    fn configure(&mut self, pairs: &[(&str, &str)]) -> Result<(), String> {
+        crate::config::set_all(&self.shared.config.live, pairs)?;
+        self.shared.settings_changed();
+        Ok(())
+    }
+
+    fn rewrite_settings(&mut self) -> crate::error::Result<bool> {
+        self.shared.config.rewrite()
     }
 
     fn shutdown(&mut self) {

@@ -109,7 +109,8 @@ impl Service for Dispatcher {
     type Mail = Mail;
 
     fn open(&mut self, _: &mut Control, id: ConnId, peer: SocketAddr) -> Session {
-        Session::new(id, NEXT_NUMBER.fetch_add(1, Ordering::Relaxed), peer)
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        Session::new(id, number, peer, &self.shared)
     }
 
     fn data(&mut self, _: &mut Control, conn: &mut Connection<Session>) {

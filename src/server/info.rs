@@ -1,9 +1,8 @@
-//! What INFO and CONFIG GET say. Field names are Redis's where Redis has the field.
+//! What INFO says. Field names are Redis's where Redis has the field.
 //!
 //! Thread: an event loop; reads counters only.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 
 use super::shared::{Backend, Shared};
 use crate::engine::DATABASES;
@@ -51,7 +50,7 @@ fn server(shared: &Shared, text: &mut String) -> std::fmt::Result {
     write!(text, "engine:{}\r\n", shared.config.engine.name())?;
     write!(text, "os:{} {}\r\n", std::env::consts::OS, std::env::consts::ARCH)?;
     write!(text, "process_id:{}\r\n", std::process::id())?;
-    write!(text, "tcp_port:{}\r\n", shared.port())?;
+    write!(text, "tcp_port:{}\r\n", shared.config.addr.port())?;
     write!(text, "uptime_in_seconds:{up}\r\nuptime_in_days:{}\r\n", up / 86_400)?;
     write!(
         text,
@@ -62,7 +61,11 @@ fn server(shared: &Shared, text: &mut String) -> std::fmt::Result {
 
 fn clients(shared: &Shared, text: &mut String) -> std::fmt::Result {
     let open = shared.reactor_stats.get().map_or(0, |stats| stats.counts().open);
-    write!(text, "connected_clients:{open}\r\nmaxclients:{}\r\n", shared.config.max_clients)
+    write!(
+        text,
+        "connected_clients:{open}\r\nmaxclients:{}\r\n",
+        shared.config.live.max_clients.get()
+    )
 }
 
 fn memory(shared: &Shared, text: &mut String) -> std::fmt::Result {
@@ -74,7 +77,7 @@ fn memory(shared: &Shared, text: &mut String) -> std::fmt::Result {
             of_each.fold((0, 0), |(points, order), each| (points + each.0, order + each.1));
         write!(text, "index_points_bytes:{points}\r\nindex_order_bytes:{order}\r\n")?;
     }
-    write!(text, "maxmemory:0\r\n")
+    write!(text, "maxmemory:{}\r\n", shared.config.live.max_memory.get())
 }
 
 /// The process's resident memory, 0 where the system does not tell.
@@ -151,33 +154,4 @@ fn keyspace(shared: &Shared, text: &mut String) -> std::fmt::Result {
         }
     }
     Ok(())
-}
-
-/// The settings by Redis's names where the meaning is the same, else by the flags' names.
-pub fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
-    let config = &shared.config;
-    let mut settings = vec![
-        ("appendfsync", config.fsync.name().to_owned()),
-        ("appendonly", "yes".to_owned()),
-        ("bind", config.addr.ip().to_string()),
-        ("databases", shared.databases().to_string()),
-        ("dir", config.dir.display().to_string()),
-        ("engine", config.engine.name().to_owned()),
-        ("index", if config.ordered { "ordered" } else { "unordered" }.to_owned()),
-        ("loglevel", config.log_level.to_string().to_ascii_lowercase()),
-        ("loop-reads", if config.loop_reads { "yes" } else { "no" }.to_owned()),
-        ("loops", config.loops.to_string()),
-        ("maxclients", config.max_clients.to_string()),
-        ("maxmemory", "0".to_owned()),
-        ("maxmemory-policy", "noeviction".to_owned()),
-        ("output-limit", config.output_limit.to_string()),
-        ("port", shared.port.load(Ordering::Relaxed).to_string()),
-        ("proto-max-bulk-len", crate::engine::record::MAX_VALUE.to_string()),
-        ("readers", config.readers.to_string()),
-        ("save", String::new()),
-        ("segment-bytes", config.segment_bytes.to_string()),
-        ("timeout", "0".to_owned()),
-    ];
-    settings.sort();
-    settings
 }

@@ -20,6 +20,7 @@ mod batch;
 mod blocking;
 mod client;
 mod dispatch;
+mod gate;
 mod info;
 mod native;
 mod outbox;
@@ -29,7 +30,6 @@ mod shared;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -74,16 +74,18 @@ impl Server {
     }
 
     fn start_with(
-        config: Config,
+        mut config: Config,
         open: impl FnOnce(&Shared) -> Result<Backend> + Send + 'static,
     ) -> Result<Server> {
         let listener = Listener::bind(config.addr)?;
+        // With the port that the system chose if it was to choose one.
+        config.addr = listener.local_addr();
         let (stop, stops) = bounded(8);
         let options = reactor::Options {
             loops: config.loops,
-            max_connections: config.max_clients,
+            max_connections: config.live.max_clients.count(),
             rejection: b"-ERR max number of clients reached\r\n".to_vec(),
-            output: OutputLimits { hard: config.output_limit, ..OutputLimits::default() },
+            output: OutputLimits { hard: config.live.output_limit(), ..OutputLimits::default() },
             ..reactor::Options::default()
         };
         let shared = Shared::new(config, stop);
@@ -91,7 +93,6 @@ impl Server {
         let reactor = Reactor::start(vec![listener], options, move |_, home| {
             Dispatcher::new(Arc::clone(&loops), home)
         })?;
-        shared.port.store(reactor.local_addr().port(), Ordering::Relaxed);
         let _ = shared.reactor_stats.set(reactor.stats().clone());
         let opening = Arc::clone(&shared);
         let opener = std::thread::Builder::new()

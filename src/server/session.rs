@@ -10,11 +10,12 @@ use super::ahead::{Ahead, Decoded};
 use super::batch::{Origin, run_read, write_abort};
 use super::blocking::BlockingEngine;
 use super::client::LocalClient;
+use super::gate::{self, Gate};
 use super::native::NativeReads;
 use super::outbox::Outbox;
 use super::pipeline::{Form, Pipeline, Ticket};
 use super::shared::{Backend, Shared};
-use crate::command::{Command, Flags, Run, is_cross_protocol, keys_of, prepare};
+use crate::command::{Command, Run, is_cross_protocol, keys_of, prepare};
 use crate::engine::{Patience, Reader, View};
 use crate::protocol::{Args, Decoder, JsonId, Kind, Limits, Reply, Version, write_json_error};
 use crate::reactor::{Buffer, ConnId};
@@ -56,6 +57,8 @@ pub struct State {
     /// Unique while the server runs.
     pub(super) number: u64,
     pub(super) peer: SocketAddr,
+    /// It has logged in, or did not have to when it came.
+    pub(super) authenticated: bool,
     pipeline: Pipeline,
     pub(super) version: Version,
     /// A whole request waits in the input.
@@ -69,13 +72,14 @@ pub struct State {
 
 impl Session {
     /// The state of a new connection.
-    pub fn new(id: ConnId, number: u64, peer: SocketAddr) -> Session {
+    pub fn new(id: ConnId, number: u64, peer: SocketAddr, shared: &Shared) -> Session {
         Session {
             decoder: Decoder::new(Limits::default()),
             state: State {
                 id,
                 number,
                 peer,
+                authenticated: !shared.config.live.has_password(),
                 pipeline: Pipeline::default(),
                 version: Version::default(),
                 stalled: false,
@@ -117,6 +121,8 @@ impl Session {
         input: &mut Buffer,
         (out, high_water): (&mut Vec<u8>, usize),
     ) -> Verdict {
+        let live = &shared.config.live;
+        self.decoder.set_limits(live.max_bulk.count(), live.max_request.count());
         // One epoch for all reads of this turn.
         let view = match backend {
             Some(Backend::Native(store)) => Some((store.reader(), store.reader().view())),
@@ -154,6 +160,7 @@ impl Session {
         let Session { decoder, state } = self;
         let mut used = 0;
         loop {
+            decoder.set_guest(state.is_guest(turn.shared));
             let decoded = ahead.fill(decoder, bytes, used);
             if let Some(reads) = turn.reads(state.database) {
                 ahead.warm_up(&reads, bytes);
@@ -173,6 +180,11 @@ impl Session {
                 }
                 used = request.start + request.len;
             }
+            // What is too much for a guest was read before its AUTH ran.
+            if decoded.is_err() && decoder.is_guest() && !state.is_guest(turn.shared) {
+                decoder.restart();
+                continue;
+            }
             // Behind a QUIT nothing counts, not even an error.
             if let Err(error) = decoded
                 && !state.closing
@@ -188,6 +200,11 @@ impl Session {
 }
 
 impl State {
+    /// Whether it has yet to log in.
+    pub(super) fn is_guest(&self, shared: &Shared) -> bool {
+        !self.authenticated && shared.config.live.has_password()
+    }
+
     fn request(
         &mut self,
         request: &Decoded,
@@ -232,10 +249,12 @@ impl State {
                 return Served::Taken;
             }
         };
-        if turn.backend.is_none() && !command.flags.contain(Flags::LOADING) {
-            let line = turn.shared.loading_line();
-            self.answer(form, out, |reply| reply.error(&line));
-            return Served::Taken;
+        match gate::check(self, turn.shared, command, turn.backend.is_some()) {
+            Gate::Open => {}
+            Gate::Refused(line) => {
+                self.answer(form, out, |reply| reply.error(&line));
+                return Served::Taken;
+            }
         }
         match (command.run, turn.backend) {
             (Run::Local(_), _) => {

@@ -1,7 +1,5 @@
 //! What all loops of a server share: the configuration, the engine once it is open, the counters.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -65,8 +63,6 @@ pub struct Shared {
     pub(super) backend: OnceLock<Backend>,
     /// Set once the reactor runs.
     pub(super) reactor_stats: OnceLock<Stats>,
-    /// The port it listens on.
-    pub(super) port: AtomicU16,
     pub(super) engine_stats: Arc<EngineStats>,
     pub(super) stats: ServerStats,
     pub(super) started: Instant,
@@ -79,7 +75,6 @@ impl Shared {
             config,
             backend: OnceLock::new(),
             reactor_stats: OnceLock::new(),
-            port: AtomicU16::new(0),
             engine_stats: Arc::default(),
             stats: ServerStats::default(),
             started: Instant::now(),
@@ -96,13 +91,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn port(&self) -> u16 {
-        self.port.load(Ordering::Relaxed)
-    }
-
-    /// Where it listens, with the port that the system chose if it was to choose one.
-    pub(super) fn local_addr(&self) -> SocketAddr {
-        SocketAddr::new(self.config.addr.ip(), self.port())
+    /// Settings were changed: makes those take effect that are not looked up where they count.
+    pub(super) fn settings_changed(&self) {
+        log::set_max_level(self.config.live.log_level());
     }
 
     /// The reply to a command that came before the store is open.

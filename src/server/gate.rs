@@ -1,0 +1,45 @@
+//! What stands between a request and its command: whether this client may, and whether now.
+//!
+//! Thread: the connection's loop. In the order in which Redis asks, so that of several reasons the
+//! same one is told.
+
+use std::borrow::Cow;
+
+use super::session::State;
+use super::shared::Shared;
+use crate::command::{Command, Flags};
+use crate::config::DebugCommand;
+
+/// What becomes of a request before it runs.
+pub enum Gate {
+    /// It runs.
+    Open,
+    /// It is answered by this line instead.
+    Refused(Cow<'static, str>),
+}
+
+/// Asks everything; `loaded` is whether the store is open.
+pub fn check(state: &State, shared: &Shared, command: &Command, loaded: bool) -> Gate {
+    if command.flags.contain(Flags::PROTECTED) && !may_debug(state, shared) {
+        return Gate::Refused(PROTECTED.into());
+    }
+    if !command.flags.contain(Flags::NO_AUTH) && state.is_guest(shared) {
+        return Gate::Refused("NOAUTH Authentication required.".into());
+    }
+    if !loaded && !command.flags.contain(Flags::LOADING) {
+        return Gate::Refused(shared.loading_line().into());
+    }
+    Gate::Open
+}
+
+const PROTECTED: &str = "ERR DEBUG command not allowed. If the enable-debug-command option is set \
+                         to \"local\", you can run it from a local connection, otherwise you need \
+                         to set this option in the configuration file, and then restart the server.";
+
+fn may_debug(state: &State, shared: &Shared) -> bool {
+    match shared.config.debug_command {
+        DebugCommand::No => false,
+        DebugCommand::Local => state.peer.ip().is_loopback(),
+        DebugCommand::Yes => true,
+    }
+}
