@@ -34,6 +34,10 @@ pub struct EngineStats {
     pub group_bytes: Counter,
     /// fdatasync calls for them.
     pub syncs: Counter,
+    /// Keys removed because their time had come.
+    pub expired_keys: Counter,
+    /// Entries in the schedule of expiry times, those that stand for nothing any more included.
+    pub scheduled_expiries: Counter,
     /// Reads that had to go to the file.
     pub cold_reads: Counter,
     /// Reads answered from memory.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crossbeam_epoch::Guard;
 
 use super::epoch_cell::EpochCell;
+use super::expiry::Expiry;
 use super::fs::Fs;
 use super::keydir::{KeyHasher, Keydir};
 use super::manifest::Manifest;
@@ -35,6 +36,7 @@ pub struct Core {
     databases: Vec<EpochCell<Arc<Keydir>>>,
     pub(super) segments: Segments,
     pub(super) snapshots: Snapshots,
+    pub(super) expiry: Expiry,
     pub(super) manifest: Mutex<Manifest>,
     /// Held while the compactor moves keys, and while a database is cleared: a move into an index
     /// that was handed to the snapshots would lead to a segment they do not know.
@@ -66,6 +68,7 @@ impl Core {
             databases: (0..DATABASES).map(|_| keydir()).collect(),
             segments: Segments::default(),
             snapshots: Snapshots::default(),
+            expiry: Expiry::default(),
             manifest: Mutex::new(manifest),
             moving: Mutex::default(),
             unsynced: OnceLock::new(),

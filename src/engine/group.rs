@@ -140,6 +140,11 @@ impl Group {
         &self.bytes[start..start + staged.key_len as usize]
     }
 
+    /// When a record of this group ends.
+    pub fn expiry(&self, staged: &Staged) -> Option<u64> {
+        record::expiry_of(&self.bytes[staged.start..])
+    }
+
     fn value(&self, staged: &Staged) -> &[u8] {
         let start = staged.start + record::size(staged.key_len as usize, 0, staged.expires);
         &self.bytes[start..staged.start + staged.size]
@@ -229,8 +234,7 @@ impl Group {
                 if staged.change == Change::Delete {
                     return Pending::Gone;
                 }
-                let bytes = &self.bytes[staged.start..];
-                Pending::Set(self.value(staged), record::expiry_of(bytes))
+                Pending::Set(self.value(staged), self.expiry(staged))
             }
             _ if cleared.is_some() => Pending::Gone,
             _ => Pending::Untouched,

@@ -4,7 +4,7 @@
 //! From the bottom up: [`fs`] and `mmap` (the doors to the OS), [`record`], [`segment`], [`scan`],
 //! [`hint`] and [`manifest`] (what is on disk), [`keydir`] (what is in memory), `view` and
 //! `snapshot` (reading), `group`, `txn`, `writer` and `commit` (writing), `recovery`, `compactor`,
-//! and `store`, which starts the threads.
+//! `expiry`, and `store`, which starts the threads.
 
 mod batch;
 mod commit;
@@ -12,6 +12,7 @@ mod compactor;
 mod copier;
 mod core;
 mod epoch_cell;
+mod expiry;
 pub mod filename;
 pub mod fs;
 mod group;

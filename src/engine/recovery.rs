@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::core::{Core, DATABASES, lock};
+use super::expiry::Due;
 use super::filename::{self, Kind};
 use super::hint::{self, Entries, Entry, Hint};
 use super::hint_file;
@@ -296,7 +297,7 @@ impl Part<'_> {
                 heap.push(head);
             }
         }
-        let mut run = Run { core: self.core, database: 0, bytes: Vec::new(), ends: Vec::new() };
+        let mut run = Run::new(self.core);
         let mut last: Option<Name> = None;
         while let Some(mut head) = heap.peek_mut() {
             if to.is_some_and(|to| head.name >= *to) {
@@ -312,6 +313,7 @@ impl Part<'_> {
             }
         }
         run.flush(self.ordering);
+        self.core.expiry.add(&mut run.ending);
     }
 
     /// Counts one entry and, if it is the newest of its key, indexes it.
@@ -332,22 +334,28 @@ impl Part<'_> {
         let hash = self.core.hasher.hash(&head.name.1);
         self.core.keydir(head.name.0, &guard).insert_shared(hash, position, &guard);
         segment.add_live(position.size() as i64);
+        run.ending.extend(entry.expires_at.map(|at| Due { at, hash }));
         if self.core.ordered {
             run.push(head.name.0, &head.name.1, self.ordering);
         }
     }
 }
 
-/// Keys in order, on their way into the ordered index.
+/// Keys in order, on their way into the ordered index, and all records that end.
 struct Run<'a> {
     core: &'a Core,
     database: u8,
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    ending: Vec<Due>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     const KEYS: usize = 512;
+
+    fn new(core: &'a Core) -> Run<'a> {
+        Run { core, database: 0, bytes: Vec::new(), ends: Vec::new(), ending: Vec::new() }
+    }
 
     fn push(&mut self, database: u8, key: &[u8], ordering: &Mutex<()>) {
         if database != self.database || self.ends.len() == Self::KEYS {

@@ -10,6 +10,7 @@
 //!      [ writer's lock ] <- - - - - - - - - - - - - - - - -  kvs-write    group commits of jobs
 //!                                                            kvs-prepare  fills the next segment
 //!                                                            kvs-compact  merges, hints, residency
+//!                                                            kvs-expire   removes expired keys
 //!                                                            kvs-sync     with fsync everysec only
 //! ```
 
@@ -26,6 +27,7 @@ use super::batch::Batch;
 use super::commit::{Committer, WriteJob};
 use super::compactor::{Chore, Compactor};
 use super::core::{Core, lock};
+use super::expiry::Expirer;
 use super::filename;
 use super::fs::{Fs, Lock};
 use super::hint_file;
@@ -155,6 +157,8 @@ struct Inner {
     /// The threads that end when the writer lets go of them.
     preparer: Option<JoinHandle<()>>,
     compactor: Option<JoinHandle<Vec<Arc<Segment>>>>,
+    /// The thread that ends when it is told to.
+    expirer: Option<JoinHandle<()>>,
     /// Holds the directory's lock as long as the store is open.
     _lock: Lock,
 }
@@ -232,6 +236,7 @@ impl KvStore {
             let sync = Arc::clone(&core);
             workers.push(spawn("kvs-sync", move || syncer::run(&sync, &unsynced, &stopped))?);
         }
+        let expirer = Expirer::new(Arc::clone(&core), Arc::clone(&committer));
         let reader = Reader { core };
         for i in 0..options.readers {
             let (reader, wanted) = (reader.clone(), wanted.clone());
@@ -245,6 +250,7 @@ impl KvStore {
             workers,
             preparer: Some(preparer),
             compactor: Some(spawn("kvs-compact", move || compactor.run())?),
+            expirer: Some(spawn("kvs-expire", move || expirer.run())?),
             _lock: lock_file,
         };
         Ok(KvStore { inner: Arc::new(inner) })
@@ -330,6 +336,12 @@ impl KvStore {
         Range::of_prefix(self.inner.reader.snapshot(0), prefix.as_ref())
     }
 
+    /// Whether expired keys are removed without being asked for, as they are at first. They are not
+    /// served either way.
+    pub fn set_active_expiry(&self, active: bool) {
+        self.inner.reader.core.expiry.set_active(active);
+    }
+
     /// The number of keys.
     pub fn len(&self) -> u64 {
         self.inner.reader.view().len(0)
@@ -393,6 +405,8 @@ fn read_worker(reader: &Reader, wanted: &Receiver<Box<dyn ReadJob>>) {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.queues = None;
+        self.reader.core.expiry.close();
+        self.expirer.take().and_then(join);
         for worker in std::mem::take(&mut self.workers) {
             join(worker);
         }

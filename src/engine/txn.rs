@@ -107,6 +107,15 @@ impl<'w> Txn<'w> {
         Ok(found.is_some_and(|expires_at| !expired(expires_at)))
     }
 
+    /// Removes a key if its time has come; whether it did.
+    pub(super) fn expire(&mut self, database: u8, key: &[u8]) -> Result<bool> {
+        let expired = self.expiry(database, key)?.is_some_and(expired);
+        if expired {
+            self.push(database, Change::Delete, key, b"", None)?;
+        }
+        Ok(expired)
+    }
+
     /// Removes all keys of a database.
     pub fn clear(&mut self, database: u8) -> Result<()> {
         self.push(database, Change::Clear, b"", b"", None)

@@ -149,6 +149,11 @@ impl<'a> View<'a> {
         self.core.keydir(database, &self.guard).len()
     }
 
+    /// How many keys of a database have an expiry time.
+    pub fn ending(&self, database: u8) -> u64 {
+        self.core.keydir(database, &self.guard).ending()
+    }
+
     /// The value of `key`, unless there is none or it has expired.
     pub fn get(
         &self,

@@ -20,6 +20,7 @@ use crossbeam_epoch::Guard;
 
 use super::compactor::Chore;
 use super::core::{Core, lock};
+use super::expiry::Due;
 use super::group::{Change, Group, Staged};
 use super::keydir::Keydir;
 use super::position::{self, Position};
@@ -258,7 +259,8 @@ impl Writer {
         let core = Arc::clone(&self.core);
         let overlays = core.snapshots.overlays();
         let guard = crossbeam_epoch::pin();
-        let mut show = Show { core: &core, overlays: &overlays, guard: &guard, new: Vec::new() };
+        let (new, ending) = (Vec::new(), Vec::new());
+        let mut show = Show { core: &core, overlays: &overlays, guard: &guard, new, ending };
         let mut first = 0;
         for unit in 0..self.group.units().len() {
             let (_, end) = self.group.units()[unit];
@@ -282,6 +284,7 @@ impl Writer {
             first = end;
         }
         show.add_new_keys(&self.group);
+        core.expiry.add(&mut show.ending);
         drop(guard);
         free_replaced(self.group.staged().len());
     }
@@ -327,6 +330,8 @@ struct Show<'a> {
     guard: &'a Guard,
     /// Records whose keys the ordered index does not have yet.
     new: Vec<usize>,
+    /// Records that end.
+    ending: Vec<Due>,
 }
 
 impl Show<'_> {
@@ -370,6 +375,7 @@ impl Show<'_> {
             })
         });
         piece.segment.add_live(position.size() as i64);
+        self.ending.extend(group.expiry(staged).map(|at| Due { at, hash: staged.hash }));
         match old {
             Some(old) => self.dead(old),
             None => self.new.push(i),

@@ -117,6 +117,7 @@ fn stats(shared: &Shared, text: &mut String) -> std::fmt::Result {
     }
     let stats = &shared.stats;
     write!(text, "total_commands_processed:{}\r\n", stats.commands.get())?;
+    write!(text, "expired_keys:{}\r\n", shared.engine_stats.expired_keys.get())?;
     write!(text, "reads_answered_by_loops:{}\r\n", stats.local_reads.get())?;
     write!(text, "write_messages:{}\r\n", stats.write_batches.get())?;
     write!(text, "read_messages:{}\r\n", stats.read_batches.get())?;
@@ -136,6 +137,7 @@ fn kvs(shared: &Shared, text: &mut String) -> std::fmt::Result {
     write!(text, "syncs:{}\r\n", stats.syncs.get())?;
     write!(text, "rotations:{}\r\n", stats.rotations.get())?;
     write!(text, "prepared_rotations:{}\r\n", stats.prepared_rotations.get())?;
+    write!(text, "scheduled_expiries:{}\r\n", stats.scheduled_expiries.get())?;
     write!(text, "compactions:{}\r\n", stats.compactions.get())?;
     write!(text, "compaction_read_bytes:{}\r\n", stats.compaction_read.get())?;
     write!(text, "compaction_written_bytes:{}\r\n", stats.compaction_written.get())?;
@@ -150,7 +152,8 @@ fn keyspace(shared: &Shared, text: &mut String) -> std::fmt::Result {
     for database in 0..DATABASES as u8 {
         let keys = view.len(database);
         if keys > 0 {
-            write!(text, "db{database}:keys={keys},expires=0,avg_ttl=0\r\n")?;
+            let expires = view.ending(database);
+            write!(text, "db{database}:keys={keys},expires={expires},avg_ttl=0\r\n")?;
         }
     }
     Ok(())

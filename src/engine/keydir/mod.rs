@@ -26,7 +26,7 @@ use table::Table;
 const SHARDS: usize = 256;
 
 /// The hash of a key: keyed anew in each process, so that nobody can choose keys that collide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(u64);
 
 /// Makes [`KeyHash`]es; one per store.
@@ -88,6 +88,7 @@ pub struct Keydir {
     shards: Box<[Shard]>,
     order: Option<Order>,
     len: AtomicU64,
+    ending: AtomicU64,
 }
 
 impl std::fmt::Debug for Keydir {
@@ -104,6 +105,7 @@ impl Keydir {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             order: ordered.then(Order::default),
             len: AtomicU64::new(0),
+            ending: AtomicU64::new(0),
         }
     }
 
@@ -115,6 +117,26 @@ impl Keydir {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many of the keys have an expiry time.
+    pub fn ending(&self) -> u64 {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Counts a key that got this position in the place of that one.
+    fn count(&self, old: Option<Position>, new: Option<Position>) {
+        let ends = |position: Option<Position>| position.is_some_and(Position::expires);
+        match (ends(old), ends(new)) {
+            (false, true) => drop(self.ending.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.ending.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        match (old, new) {
+            (None, Some(_)) => drop(self.len.fetch_add(1, Ordering::Relaxed)),
+            (Some(_), None) => drop(self.len.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
     }
 
     /// The ordered index, unless it is switched off.
@@ -165,6 +187,7 @@ impl Keydir {
             let table = self.table(hash, guard);
             let Some(found) = table.find(hash.stored(), &mut matches)? else { break };
             if table.replace(found, position) {
+                self.count(Some(found.position), Some(position));
                 return Ok(Some(found.position));
             }
         }
@@ -179,7 +202,7 @@ impl Keydir {
             let _no_moves = shard.rebuild.lock().unwrap_or_else(PoisonError::into_inner);
             shard.table.replace(shard.table.load(guard).grown(), guard);
         }
-        self.len.fetch_add(1, Ordering::Relaxed);
+        self.count(None, Some(position));
     }
 
     /// [`Keydir::insert`] for several threads at once, while there are no readers: at recovery.
@@ -189,7 +212,7 @@ impl Keydir {
         while !shard.table.load(guard).insert(hash.stored(), position) {
             shard.table.replace(shard.table.load(guard).grown(), guard);
         }
-        self.len.fetch_add(1, Ordering::Relaxed);
+        self.count(None, Some(position));
     }
 
     /// Removes a key from the point index and returns the position it had.
@@ -203,7 +226,7 @@ impl Keydir {
             let table = self.table(hash, guard);
             let Some(found) = table.find(hash.stored(), &mut matches)? else { return Ok(None) };
             if table.remove(found) {
-                self.len.fetch_sub(1, Ordering::Relaxed);
+                self.count(Some(found.position), None);
                 return Ok(Some(found.position));
             }
         }
