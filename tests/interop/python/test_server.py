@@ -20,9 +20,9 @@ class Telling(InteropTest):
         self.assertEqual(set(self.db.info("keyspace")), {"db0"})
 
     def test_settings(self):
-        self.assertEqual(self.db.config_get("appendonly"), {"appendonly": "yes"})
-        found = self.db.config_get("append*", "maxclients")
-        self.assertEqual([found["appendfsync"], found["maxclients"]], ["always", "10000"])
+        self.assertEqual(self.db.config_get("maxclients"), {"maxclients": "10000"})
+        found = self.db.config_get("appendfsync", "maxc*")
+        self.assertEqual(set(found), {"appendfsync", "maxclients"})
         self.assertEqual(self.db.config_get("no-such-setting"), {})
         with self.assertRaisesRegex(redis.ResponseError, "^Unknown option or number of arg"):
             self.db.config_set("no-such-setting", 1)
