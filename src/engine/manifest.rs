@@ -119,10 +119,12 @@ impl Manifest {
     fn put_in_place(&self) -> Result<()> {
         let doing = || KvsError::io(format!("write {}", self.path.display()));
         self.fs.rename(&filename::temporary(&self.path), &self.path).map_err(doing())?;
-        match self.path.parent() {
-            Some(dir) => self.fs.sync_dir(dir).map_err(doing()),
-            None => Ok(()),
-        }
+        self.sync_name()
+    }
+
+    fn sync_name(&self) -> Result<()> {
+        let Some(dir) = self.path.parent() else { return Ok(()) };
+        self.fs.sync_dir(dir).map_err(KvsError::io(format!("sync {}", dir.display())))
     }
 
     fn load(fs: &Arc<dyn Fs>, path: PathBuf) -> Result<Manifest> {
@@ -159,6 +161,10 @@ impl Manifest {
             // The unfinished line goes before anything is appended behind it.
             return Manifest::create(fs, manifest.path, manifest.next, manifest.segments);
         }
+        // A killed process may have left an edit, or a new file, that is not durable. Files are about
+        // to be removed because of it.
+        manifest.file.sync_data().map_err(KvsError::io("sync the manifest"))?;
+        manifest.sync_name()?;
         Ok(manifest)
     }
 
@@ -178,14 +184,10 @@ impl Manifest {
     pub fn edit(&mut self, add: &[u64], remove: &[u64]) -> Result<()> {
         let edit = Edit { next: self.next, add: add.to_vec(), remove: remove.to_vec() };
         let line = edit.line()?;
-        let poisoned = |error| KvsError::Poisoned {
-            cause: format!("append to {}: {error}", self.path.display()),
-        };
-        if let Err(error) = self.file.write_all_at(line.as_bytes(), self.len) {
-            self.file.set_len(self.len).map_err(poisoned)?;
-            return Err(KvsError::io(format!("append to {}", self.path.display()))(error));
+        if let Err(error) = self.append(line.as_bytes()) {
+            let final_one = matches!(error, KvsError::Poisoned { .. });
+            return Err(if final_one { error } else { self.cut_off().err().unwrap_or(error) });
         }
-        self.file.sync_data().map_err(poisoned)?;
         self.len += line.len() as u64;
         self.segments.extend(add);
         for number in remove {
@@ -195,6 +197,33 @@ impl Manifest {
             self.rewrite()?;
         }
         Ok(())
+    }
+
+    /// Appends a line and makes it durable. Its line end must never be there without all that is
+    /// before it. A disk writes a sector whole or not at all; a line that reaches into the next one
+    /// gets its end once the rest is durable.
+    fn append(&self, line: &[u8]) -> Result<()> {
+        const SECTOR: u64 = 512;
+        let last = self.len + line.len() as u64 - 1;
+        let reaches_over = self.len / SECTOR != last / SECTOR;
+        let (text, end) = line.split_at(line.len() - usize::from(reaches_over));
+        let doing = || KvsError::io(format!("append to {}", self.path.display()));
+        for (bytes, at) in [(text, self.len), (end, last)] {
+            if !bytes.is_empty() {
+                self.file.write_all_at(bytes, at).map_err(doing())?;
+                self.file.sync_data().map_err(|error| self.unknown(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what a failed append has left.
+    fn cut_off(&self) -> Result<()> {
+        self.file.set_len(self.len).map_err(|error| self.unknown(&error))
+    }
+
+    fn unknown(&self, error: &std::io::Error) -> KvsError {
+        KvsError::Poisoned { cause: format!("append to {}: {error}", self.path.display()) }
     }
 
     /// Writes the file anew. Where that fails before the rename, the old one goes on growing: the

@@ -13,8 +13,8 @@ use super::core::{Core, lock};
 use super::segment::{HEADER, Origin, Segment};
 use crate::error::{KvsError, Result};
 
-/// A store that was written to less than this needs no prepared segment: `kvs set` leaves no such
-/// file behind.
+/// A segment that has less than this in it, or less than a quarter of what it can hold, needs no
+/// successor yet: `kvs set` leaves no such file behind.
 const WORTHWHILE: u64 = 256 * 1024;
 /// Zeros are written and synced in steps of so many bytes, so that no commit waits long for them.
 const STEP: usize = 1024 * 1024;
@@ -37,9 +37,9 @@ impl Preparer {
     }
 
     /// Tells how far the active segment is filled: in time, the next one is asked for.
-    pub(super) fn grown_to(&mut self, tail: u64, active: u64) {
-        if !self.asked && tail > WORTHWHILE {
-            self.asked = self.requests.try_send(active).is_ok();
+    pub(super) fn grown_to(&mut self, tail: u64, active: &Segment) {
+        if !self.asked && tail > WORTHWHILE.min(active.capacity() / 4) {
+            self.asked = self.requests.try_send(active.number()).is_ok();
         }
     }
 

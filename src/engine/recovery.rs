@@ -47,6 +47,11 @@ pub(super) fn recover(core: &Core) -> Result<Recovered> {
     let total = segments.iter().map(|segment| segment.len()).sum::<u64>();
     core.stats.load_total.set(total);
     let loaded = load_hints(core, &segments, newest.as_ref())?;
+    // A killed process may have left records that are sound and not durable. They are about to be
+    // shown, and the next write will say that everything before it is durable.
+    if let Some(newest) = &newest {
+        newest.sync()?;
+    }
     let next_seq = loaded.iter().map(|loaded| loaded.hint.max_seq()).max().unwrap_or(0) + 1;
     merge(core, &loaded);
     core.stats.load_done.set(total);

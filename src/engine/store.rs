@@ -454,10 +454,24 @@ fn lock_dir(options: &Options) -> Result<Lock> {
     }
 }
 
+/// The engine that made a directory. One whose name a crash left unfinished is told by nobody.
+fn made_by(fs: &dyn Fs, dir: &Path) -> std::io::Result<Option<String>> {
+    match fs.read(&dir.join(filename::ENGINE)) {
+        Ok(bytes) => {
+            let name = bytes.strip_suffix(b"\n").filter(|name| !name.contains(&0));
+            Ok(Some(
+                name.map(|name| String::from_utf8_lossy(name).trim().to_owned())
+                    .unwrap_or_default(),
+            ))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Refuses a directory that another engine has made, and touches nothing in it.
 fn refuse_other_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
-    let Ok(bytes) = fs.read(&dir.join(filename::ENGINE)) else { return Ok(()) };
-    let (made_by, engine) = (String::from_utf8_lossy(&bytes).trim().to_owned(), engine.name());
+    let (made_by, engine) = (made_by(fs, dir).ok().flatten().unwrap_or_default(), engine.name());
     if made_by.is_empty() || made_by == engine {
         return Ok(());
     }
@@ -473,14 +487,13 @@ pub fn name_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
     refuse_other_engine(fs, dir, engine)?;
     let (path, engine) = (dir.join(filename::ENGINE), engine.name());
     let doing = || KvsError::io(format!("write {}", path.display()));
-    let file = match fs.read(&path) {
-        // A crash between creating the file and writing it leaves it empty.
-        Ok(bytes) if bytes.is_empty() => fs.open(&path),
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs.create(&path),
-        Err(error) => Err(error),
+    let file = match made_by(fs, dir).map_err(doing())? {
+        Some(name) if !name.is_empty() => return Ok(()),
+        Some(_) => fs.open(&path),
+        None => fs.create(&path),
     };
     let file = file.map_err(doing())?;
+    file.set_len(0).map_err(doing())?;
     file.write_all_at(format!("{engine}\n").as_bytes(), 0).map_err(doing())?;
     file.sync_data().map_err(doing())
 }

@@ -147,7 +147,7 @@ impl Writer {
             // The compactor ends only after the writer has let go of it.
             let _ = helpers.chores.send(Chore::Sealed(segment));
         }
-        helpers.preparer.grown_to(self.tail, self.active.number());
+        helpers.preparer.grown_to(self.tail, &self.active);
     }
 
     fn count(&self) {
