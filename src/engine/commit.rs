@@ -9,7 +9,7 @@
 //! Invariant: a job is finished exactly once, after its group is durable and visible, or after it
 //! failed; the writer's lock is not held while jobs are finished.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::Thread;
@@ -125,25 +125,19 @@ impl Committer {
     }
 }
 
-/// Commits a single command. One that panics has its open unit undone before the panic goes on.
+/// Commits a single command.
 fn run_alone<R>(writer: &mut Writer, command: impl FnOnce(&mut Txn<'_>) -> Result<R>) -> Result<R> {
-    let staged = catch_unwind(AssertUnwindSafe(|| writer.txn().unit(command)));
-    let result = staged.unwrap_or_else(|panic| {
-        writer.group().abandon_unit();
-        resume_unwind(panic)
-    })?;
+    let result = writer.txn().unit(command)?;
     writer.commit()?;
     Ok(result)
 }
 
-/// Stages a job. One that panics has its open unit undone and is finished with an error; the
-/// thread and the other jobs go on.
+/// Stages a job. One that panics is finished with an error; the thread and the other jobs go on.
 fn stage(writer: &mut Writer, mut job: Box<dyn WriteJob>, jobs: &mut Vec<Box<dyn WriteJob>>) {
     let staged = catch_unwind(AssertUnwindSafe(|| job.stage(&mut writer.txn())));
     if staged.is_ok() {
         jobs.push(job);
     } else {
-        writer.group().abandon_unit();
         finish(vec![job], &Err(KvsError::Invalid("internal error: the command panicked".into())));
     }
 }

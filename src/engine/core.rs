@@ -162,12 +162,18 @@ impl Core {
         }
     }
 
-    /// Begins to show an atomic batch; [`Core::batch_shown`] ends it. For the writer.
-    pub(super) fn batch_shows(&self) {
+    /// Begins to show an atomic batch, which is shown when the result is dropped. For the writer.
+    pub(super) fn show_batch(&self) -> Showing<'_> {
         self.batches.fetch_add(1, Ordering::AcqRel);
+        Showing(self)
     }
+}
 
-    pub(super) fn batch_shown(&self) {
-        self.batches.fetch_add(1, Ordering::AcqRel);
+/// An atomic batch becomes visible: readers look again once this is dropped.
+pub(super) struct Showing<'a>(&'a Core);
+
+impl Drop for Showing<'_> {
+    fn drop(&mut self) {
+        self.0.batches.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! Owner: the writer. A group is made of units; a unit is what one command changes, and is there
 //! after a crash as a whole or not at all. Later commands of the group see what earlier ones did,
-//! through [`Group::find`], although nobody else does yet. Invariants: units follow each other
-//! without gaps; a unit that is undone leaves no trace, not even a used sequence number.
+//! through [`Group::find`] and [`Group::changed`], although nobody else does yet. Invariants: units
+//! follow each other without gaps; what is undone, a unit or the end of an open one, leaves no trace,
+//! not even a used sequence number.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::changed::Changed;
 use super::core::DATABASES;
 use super::keydir::KeyHash;
 use super::record::{self, Record};
+use crate::error::Result;
 
 /// What a record does to the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +92,8 @@ pub struct Group {
     cleared: [Option<u32>; DATABASES],
     /// A bit for each database that a record, perhaps an undone one, was about.
     touched: u16,
+    /// What the first records did, for those who walk over keys.
+    changed: Changed,
 }
 
 impl Group {
@@ -117,6 +122,7 @@ impl Group {
     fn forget_look_ups(&mut self) {
         self.latest.clear();
         self.looked_up = 0;
+        self.changed.reset();
     }
 
     /// The encoded records.
@@ -136,8 +142,7 @@ impl Group {
 
     /// The key of a record of this group.
     pub fn key(&self, staged: &Staged) -> &[u8] {
-        let start = staged.start + record::size(0, 0, staged.expires);
-        &self.bytes[start..start + staged.key_len as usize]
+        key_of(&self.bytes, staged)
     }
 
     /// When a record of this group ends.
@@ -203,24 +208,53 @@ impl Group {
         self.units.push((self.bytes.len(), self.staged.len()));
     }
 
-    /// Undoes the open unit.
-    pub fn abandon_unit(&mut self) {
-        let (start, first) = self.open_unit();
-        let undone = self.staged.len() - first;
-        self.next_seq -= undone as u64;
-        self.bytes.truncate(start);
-        self.staged.truncate(first);
-        if self.looked_up > first {
+    /// Undoes all but the first `records` records, which must include those of all ended units.
+    pub fn undo_to(&mut self, records: usize) {
+        debug_assert!(records >= self.open_unit().1);
+        let Some(first) = self.staged.get(records) else { return };
+        self.bytes.truncate(first.start);
+        self.next_seq -= (self.staged.len() - records) as u64;
+        self.staged.truncate(records);
+        if self.looked_up > records || self.changed.upto() > records {
             self.forget_look_ups();
         }
-        for cleared in &mut self.cleared {
-            *cleared = cleared.filter(|record| (*record as usize) < first);
-        }
-        // A clear before the undone one in the same group shows again.
-        for (i, staged) in self.staged.iter().enumerate() {
-            if undone > 0 && staged.change == Change::Clear {
-                self.cleared[usize::from(staged.database)] = Some(i as u32);
+        let undone = |clear: &Option<u32>| clear.is_some_and(|clear| clear as usize >= records);
+        if self.cleared.iter().any(undone) {
+            // Clears before the undone ones show again.
+            self.cleared = [None; DATABASES];
+            for (i, staged) in self.staged.iter().enumerate() {
+                if staged.change == Change::Clear {
+                    self.cleared[usize::from(staged.database)] = Some(i as u32);
+                }
             }
+        }
+    }
+
+    /// What the group changed so far, in order. `indexed` tells whether the index has a key.
+    pub fn changed(
+        &mut self,
+        mut indexed: impl FnMut(&Staged, &[u8]) -> Result<bool>,
+    ) -> Result<&Changed> {
+        for i in self.changed.upto()..self.staged.len() {
+            let staged = self.staged[i];
+            let key = key_of(&self.bytes, &staged);
+            let was_put = |record: usize| self.staged[record].change == Change::Put;
+            self.changed.add(&staged, key, was_put, || indexed(&staged, key))?;
+        }
+        Ok(&self.changed)
+    }
+
+    /// What [`Group::changed`] found when it was last asked.
+    pub fn known_changes(&self) -> &Changed {
+        &self.changed
+    }
+
+    /// What record `i` did to its key; never untouched.
+    pub fn pending(&self, i: usize) -> Pending<'_> {
+        let staged = &self.staged[i];
+        match staged.change {
+            Change::Put => Pending::Set(self.value(staged), self.expiry(staged)),
+            Change::Delete | Change::Clear => Pending::Gone,
         }
     }
 
@@ -229,20 +263,14 @@ impl Group {
         let newest = self.newest(database, key, hash);
         let cleared = self.cleared[usize::from(database)];
         match newest {
-            Some(i) if cleared.is_none_or(|clear| i > clear as usize) => {
-                let staged = &self.staged[i];
-                if staged.change == Change::Delete {
-                    return Pending::Gone;
-                }
-                Pending::Set(self.value(staged), self.expiry(staged))
-            }
+            Some(i) if cleared.is_none_or(|clear| i > clear as usize) => self.pending(i),
             _ if cleared.is_some() => Pending::Gone,
             _ => Pending::Untouched,
         }
     }
 
     /// The newest record of a key in the group.
-    pub fn newest(&mut self, database: u8, key: &[u8], hash: KeyHash) -> Option<usize> {
+    fn newest(&mut self, database: u8, key: &[u8], hash: KeyHash) -> Option<usize> {
         for i in self.looked_up..self.staged.len() {
             if self.staged[i].change != Change::Clear {
                 self.staged[i].earlier = self.latest.insert(self.staged[i].hash, i as u32);
@@ -271,6 +299,11 @@ impl Group {
             record::seal(bytes);
         }
     }
+}
+
+fn key_of<'b>(bytes: &'b [u8], staged: &Staged) -> &'b [u8] {
+    let start = staged.start + record::size(0, 0, staged.expires);
+    &bytes[start..start + staged.key_len as usize]
 }
 
 #[cfg(test)]
@@ -303,7 +336,7 @@ mod tests {
         group.push(0, Change::Clear, hasher.hash(b""), b"", b"", None);
         put(&mut group, b"a", b"3");
         assert_eq!((find(&mut group, b"a"), find(&mut group, b"b")), ("3".into(), "gone".into()));
-        group.abandon_unit();
+        group.undo_to(3);
         assert_eq!((find(&mut group, b"a"), find(&mut group, b"b")), ("2".into(), "1".into()));
         assert_eq!((group.bytes().len(), group.next_seq, group.units().len()), (bytes, 13, 2));
         group.push(0, Change::Delete, hasher.hash(b"a"), b"a", b"", None);

@@ -3,14 +3,16 @@
 //!
 //! From the bottom up: [`fs`] and `mmap` (the doors to the OS), [`record`], [`segment`], [`scan`],
 //! [`hint`] and [`manifest`] (what is on disk), [`keydir`] (what is in memory), `view` and
-//! `snapshot` (reading), `group`, `txn`, `writer` and `commit` (writing), `recovery`, `compactor`,
-//! `expiry`, and `store`, which starts the threads.
+//! `snapshot` (reading), `group`, `changed`, `txn`, `writer` and `commit` (writing), `recovery`,
+//! `compactor`, `expiry`, and `store`, which starts the threads.
 
 mod batch;
+mod changed;
 mod commit;
 mod compactor;
 mod copier;
 mod core;
+mod cursor;
 mod epoch_cell;
 mod expiry;
 pub mod filename;

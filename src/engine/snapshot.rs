@@ -96,7 +96,7 @@ impl Drop for Snapshot {
 type Keys = (Vec<Box<[u8]>>, Option<Vec<u8>>);
 
 /// What a walk hands to its visitor: a key and, if asked for, its value.
-type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 impl Snapshot {
     /// Waits while a group commit becomes visible.
@@ -138,7 +138,8 @@ impl Snapshot {
         self.walk(range, false, &mut |key, _| visit(key))
     }
 
-    fn walk(
+    /// Visits the keys of a range, and their values if asked for, in order until told to break.
+    pub(super) fn walk(
         &self,
         (start, end): (Bound<&[u8]>, Bound<&[u8]>),
         values: bool,
@@ -179,9 +180,7 @@ impl Snapshot {
     fn block(&self, from: &[u8], guard: &Guard) -> Result<Keys> {
         let cleared = self.is_cleared();
         let source = self.source(guard);
-        let order = source.keydir.order().ok_or(KvsError::Unsupported(
-            "order of keys (it was opened with the unordered index)",
-        ))?;
+        let order = source.keydir.order().ok_or(UNORDERED)?;
         let (present, upper) = order.piece(from, guard);
         let mut keys: Vec<Box<[u8]>> = present.map(Into::into).collect();
         let behind = upper.map_or(Bound::Unbounded, Bound::Excluded);
@@ -199,6 +198,11 @@ impl Snapshot {
             keys.sort_unstable();
         }
         Ok((keys, upper.map(<[u8]>::to_vec)))
+    }
+
+    /// An error if there is no order to walk in.
+    pub(super) fn check_ordered(&self) -> Result<()> {
+        if self.core.ordered { Ok(()) } else { Err(UNORDERED) }
     }
 
     /// Whether the database was cleared since the snapshot. Who finds it so, or finds this changed
@@ -253,6 +257,9 @@ impl Snapshot {
         }
     }
 }
+
+const UNORDERED: KvsError =
+    KvsError::Unsupported("order of keys (it was opened with the unordered index)");
 
 /// Visits a key as it was before a change.
 fn visit_before(

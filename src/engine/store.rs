@@ -27,11 +27,11 @@ use super::batch::Batch;
 use super::commit::{Committer, WriteJob};
 use super::compactor::{Chore, Compactor};
 use super::core::{Core, lock};
+use super::cursor;
 use super::expiry::Expirer;
 use super::filename;
 use super::fs::{Fs, Lock};
 use super::hint_file;
-use super::keydir::HashCursor;
 use super::manifest::Manifest;
 use super::options::Options;
 use super::preparer::{self, Preparer, Ready};
@@ -80,8 +80,15 @@ impl Reader {
         Snapshot::take(&self.core, database)
     }
 
+    /// Runs `read` while no group commit becomes visible: the writer waits for it. It must not take a
+    /// snapshot.
+    pub fn while_nothing_shows<R>(&self, read: impl FnOnce() -> R) -> R {
+        let _still = self.core.snapshots.overlays();
+        read()
+    }
+
     /// Visits about `count` keys from `cursor` on (0 starts), in an order of no meaning, and returns
-    /// the next cursor (0: done). Reads each key from its record.
+    /// the next cursor (0: done). Waits while a group commit becomes visible.
     pub fn scan(
         &self,
         database: u8,
@@ -89,23 +96,7 @@ impl Reader {
         count: usize,
         mut visit: impl FnMut(&[u8]),
     ) -> Result<u64> {
-        let guard = crossbeam_epoch::pin();
-        let mut positions = Vec::with_capacity(count.min(4096));
-        let keydir = self.core.keydir(database, &guard);
-        let cursor = HashCursor::from_word(cursor);
-        let next = keydir.piece(cursor, count, &guard, |position| positions.push(position));
-        for position in positions {
-            // A segment that went was merged: its keys are found by a look at the index again.
-            let Some(segment) = self.core.segments.get(position.slot(), &guard) else {
-                return self.scan(database, cursor.to_word(), count, visit);
-            };
-            let bytes = segment.fetch(position)?;
-            let record = segment.parse(position, &bytes)?;
-            if !super::view::expired(record.expires_at) {
-                visit(record.key);
-            }
-        }
-        Ok(next.map_or(0, HashCursor::to_word))
+        cursor::scan(&self.core, database, cursor, count, &mut visit)
     }
 
     /// The counters of this store.

@@ -5,10 +5,15 @@
 //! durable and visible with its group, after the job has returned.
 
 use std::borrow::Cow;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
+use super::changed::{Changed, Newest};
 use super::core::DATABASES;
+use super::cursor;
 use super::group::{Change, Pending};
 use super::record;
+use super::snapshot::{Snapshot, Visit};
 use super::view::{Patience, ReadError, Value, View, expired};
 use super::writer::Writer;
 use crate::error::{KvsError, Result};
@@ -24,23 +29,47 @@ impl std::fmt::Debug for Txn<'_> {
     }
 }
 
+/// Undoes what was staged since `begun` when it is dropped before it is told to keep it.
+struct Part<'a, 'w> {
+    txn: &'a mut Txn<'w>,
+    begun: Option<usize>,
+}
+
+impl Drop for Part<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(begun) = self.begun {
+            self.txn.writer.group().undo_to(begun);
+        }
+    }
+}
+
 impl<'w> Txn<'w> {
     pub(super) fn new(writer: &'w mut Writer) -> Txn<'w> {
         Txn { writer }
     }
 
-    /// Runs `command` as one unit: all it changes is there after a crash, or nothing. If it fails,
-    /// nothing of it is staged.
+    /// Runs `command` as one unit: all it changes is there after a crash, or nothing. If it fails or
+    /// panics, nothing of it is staged.
     pub fn unit<R, E>(
         &mut self,
         command: impl FnOnce(&mut Txn<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
-        let outcome = command(self);
-        match outcome {
-            Ok(_) => self.writer.group().end_unit(),
-            Err(_) => self.writer.group().abandon_unit(),
-        }
-        outcome
+        let done = self.part(command)?;
+        self.writer.group().end_unit();
+        Ok(done)
+    }
+
+    /// Runs `command` as a part of the open unit. If it fails or panics, nothing of it is staged,
+    /// while what the unit did before stays.
+    pub fn part<R, E>(
+        &mut self,
+        command: impl FnOnce(&mut Txn<'_>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let begun = self.writer.group().staged().len();
+        let mut part = Part { txn: self, begun: Some(begun) };
+        let done = command(part.txn)?;
+        part.begun = None;
+        Ok(done)
     }
 
     /// The value of a key, earlier commands of the group included. May read from the disk.
@@ -84,6 +113,103 @@ impl<'w> Txn<'w> {
             Err(ReadError::Failed(error)) => Err(error),
             Err(ReadError::NotResident) => Ok(None),
         }
+    }
+
+    /// The number of keys in a database, expired ones that are not removed yet included.
+    pub fn len(&mut self, database: u8) -> Result<u64> {
+        let core = Arc::clone(self.writer.core());
+        let indexed = View::new(&core).len(database);
+        Ok(self.changed()?.of(database).len(indexed))
+    }
+
+    /// Whether a database has no keys.
+    pub fn is_empty(&mut self, database: u8) -> Result<bool> {
+        Ok(self.len(database)? == 0)
+    }
+
+    /// What the group changed so far.
+    fn changed(&mut self) -> Result<&Changed> {
+        let core = Arc::clone(self.writer.core());
+        let view = View::new(&core);
+        self.writer.group().changed(|staged, key| view.has_even_expired(staged, key))
+    }
+
+    /// Visits the keys of a range, and their values if asked for, in order until told to break:
+    /// those of the index, and what the group made of them.
+    pub fn walk(
+        &mut self,
+        database: u8,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        values: bool,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        self.changed()?;
+        let core = Arc::clone(self.writer.core());
+        let group = self.writer.group();
+        let changed = group.known_changes().of(database);
+        let mut pending = changed.range(range).peekable();
+        let visit_pending =
+            |newest: Newest, key: &[u8], visit: Visit<'_>| match group.pending(newest.record) {
+                Pending::Set(value, expires_at) if !expired(expires_at) => visit(key, value),
+                _ => ControlFlow::Continue(()),
+            };
+        let mut flow = ControlFlow::Continue(());
+        let mut visit_indexed = |key: &[u8], value: &[u8]| {
+            let mut replaced = false;
+            while let Some((changed, newest)) = pending.next_if(|(changed, _)| *changed <= key) {
+                replaced = changed == key;
+                visit_pending(newest, changed, visit)?;
+            }
+            if replaced { ControlFlow::Continue(()) } else { visit(key, value) }
+        };
+        let snapshot = Snapshot::take(&core, database);
+        if changed.is_cleared() {
+            snapshot.check_ordered()?;
+        } else {
+            snapshot.walk(range, values, &mut |key, value| {
+                flow = visit_indexed(key, value);
+                flow
+            })?;
+        }
+        while flow.is_continue()
+            && let Some((key, newest)) = pending.next()
+        {
+            flow = visit_pending(newest, key, visit);
+        }
+        Ok(())
+    }
+
+    /// Visits about `count` keys from `cursor` on (0 starts), in no order, and returns the next
+    /// cursor (0: done). Keys that only the group has come last.
+    pub fn scan(
+        &mut self,
+        database: u8,
+        cursor: u64,
+        count: usize,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result<u64> {
+        self.changed()?;
+        let core = Arc::clone(self.writer.core());
+        let group = self.writer.group();
+        let changed = group.known_changes().of(database);
+        let is_set = |newest: Newest| match group.pending(newest.record) {
+            Pending::Set(_, expires_at) => !expired(expires_at),
+            _ => false,
+        };
+        let mut next = 0;
+        if !changed.is_cleared() {
+            next = cursor::scan(&core, database, cursor, count, &mut |key| {
+                if changed.get(key).is_none_or(is_set) {
+                    visit(key);
+                }
+            })?;
+        }
+        if next == 0 {
+            let all = changed.range((Bound::Unbounded, Bound::Unbounded));
+            let own = all.filter(|(_, newest)| !newest.indexed && is_set(*newest));
+            own.for_each(|(key, _)| visit(key));
+        }
+        Ok(next)
     }
 
     /// Sets a key's value and expiry (milliseconds since 1970).

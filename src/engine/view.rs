@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crossbeam_epoch::Guard;
 
 use super::core::Core;
+use super::group::Staged;
 use super::keydir::{KeyHash, Keydir};
 use super::position::Position;
 use super::record;
@@ -179,6 +180,18 @@ impl<'a> View<'a> {
                 Ok(found) => return Ok(found.map(|(_, value)| value)),
                 Err(Stop::Moved) => std::hint::spin_loop(),
                 Err(Stop::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the index leads to the key of a staged record, expired or not.
+    pub(super) fn has_even_expired(&self, staged: &Staged, key: &[u8]) -> Result<bool> {
+        loop {
+            let source = Source::live(self.core, staged.database, &self.guard);
+            let is_key = |position| source.is_of_key(position, (staged.database, key));
+            match source.keydir.find(staged.hash, &self.guard, is_key) {
+                Ok(found) => return Ok(found.is_some()),
+                Err(Moved) => std::hint::spin_loop(),
             }
         }
     }

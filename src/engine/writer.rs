@@ -265,9 +265,7 @@ impl Writer {
         for unit in 0..self.group.units().len() {
             let (_, end) = self.group.units()[unit];
             let several = end - first > 1 || self.group.staged()[first].change == Change::Clear;
-            if several {
-                core.batch_shows();
-            }
+            let showing = several.then(|| core.show_batch());
             for i in first..end {
                 if i % WARM == 0 {
                     let staged = self.group.staged();
@@ -275,12 +273,10 @@ impl Writer {
                 }
                 let piece = pieces.iter().find(|piece| i < piece.records);
                 if let Some(piece) = piece {
-                    show.record(&mut self.group, i, piece);
+                    show.record(&self.group, i, piece);
                 }
             }
-            if several {
-                core.batch_shown();
-            }
+            drop(showing);
             first = end;
         }
         show.add_new_keys(&self.group);
@@ -350,11 +346,11 @@ impl Show<'_> {
         std::hint::black_box(sum);
     }
 
-    fn record(&mut self, group: &mut Group, i: usize, piece: &Piece) {
+    fn record(&mut self, group: &Group, i: usize, piece: &Piece) {
         let staged = group.staged()[i];
         match staged.change {
             Change::Put => self.put(group, i, &staged, piece),
-            Change::Delete => self.delete(group, i, &staged, piece),
+            Change::Delete => self.delete(group, &staged, piece),
             Change::Clear => self.clear(group, &staged),
         }
     }
@@ -382,22 +378,18 @@ impl Show<'_> {
         }
     }
 
-    fn delete(&mut self, group: &mut Group, i: usize, staged: &Staged, piece: &Piece) {
+    fn delete(&mut self, group: &Group, staged: &Staged, piece: &Piece) {
         piece.segment.add_tombstone(position::rounded(staged.size) as u64);
-        let key = group.key(staged).to_vec();
-        // A key that is set again in this group is replaced in place, never gone in between.
-        if group.newest(staged.database, &key, staged.hash) != Some(i) {
-            return;
-        }
+        let key = group.key(staged);
         self.add_new_keys(group);
-        self.note(staged, &key);
+        self.note(staged, key);
         let old = self.retry(staged.database, |source| {
             source.keydir.remove(staged.hash, self.guard, |candidate| {
-                source.is_of_key(candidate, (staged.database, &key))
+                source.is_of_key(candidate, (staged.database, key))
             })
         });
         if let Some(old) = old {
-            self.keydir(staged).remove_ordered(&key, self.guard);
+            self.keydir(staged).remove_ordered(key, self.guard);
             self.dead(old);
         }
     }

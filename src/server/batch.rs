@@ -169,25 +169,23 @@ pub fn write_abort(reply: &mut Reply<'_>, abort: &Abort) {
     reply.error(&abort.error_line());
 }
 
-/// Runs a reading command, so that what it reads of several keys is of one moment.
+/// Runs a reading command, so that what it reads is of one moment: a walk takes a snapshot, any other
+/// read is tried until no atomic batch has become visible meanwhile.
 pub fn run_read(
     reads: &NativeReads<'_>,
     command: &Command,
     args: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> Outcome {
-    let (Run::Read(run) | Run::Scan(run)) = command.run else {
-        return Err("ERR internal error: not a reading command".into());
-    };
-    if args.len() <= 2 || matches!(command.run, Run::Scan(_)) {
-        return run(reads, args, reply);
-    }
     let start = reply.mark();
-    let reply = std::cell::RefCell::new(reply);
-    reads.consistently(
-        || run(reads, args, &mut reply.borrow_mut()),
-        || reply.borrow_mut().rewind(start),
-    )
+    match command.run {
+        Run::Scan(run) => run(reads, args, reply),
+        Run::Read(run) => reads.consistently(|| {
+            reply.rewind(start);
+            run(reads, args, reply)
+        }),
+        _ => Err("ERR internal error: not a reading command".into()),
+    }
 }
 
 impl ReadJob for Batch {

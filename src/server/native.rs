@@ -51,28 +51,35 @@ impl<'a> NativeReads<'a> {
         keys.map(|key| self.view.record_size(self.database, key)).sum()
     }
 
-    /// Runs a command that reads several keys until what it read is of one moment: no atomic batch
-    /// became visible in between. `undo` takes back what an attempt wrote.
-    pub fn consistently(
-        &self,
-        mut read: impl FnMut() -> Result<(), Abort>,
-        mut undo: impl FnMut(),
-    ) -> Result<(), Abort> {
-        const ATTEMPTS_ON_LOOP: usize = 16;
-        for attempt in 1.. {
-            let before = self.view.batch_mark();
-            let outcome = read();
-            if before.is_some() && before == self.view.batch_mark() {
-                return outcome;
-            }
-            undo();
-            if self.patience == Patience::MayWait {
+    /// Runs `read`, which may be any but a walk, until what it read is of one moment: no atomic batch
+    /// became visible in between. It starts anew each time, and takes back what it wrote before.
+    pub fn consistently(&self, mut read: impl FnMut() -> Result<(), Abort>) -> Result<(), Abort> {
+        const ATTEMPTS: usize = 4;
+        // So many looks at a batch that is becoming visible are short.
+        const LOOKS: usize = 64;
+        let (mut attempts, mut looks) = (0, 0);
+        while attempts < ATTEMPTS {
+            if let Some(mark) = self.view.batch_mark() {
+                let outcome = read();
+                if self.view.batch_mark() == Some(mark) {
+                    return outcome;
+                }
+                attempts += 1;
+            } else if self.patience == Patience::MayWait {
                 std::thread::yield_now();
-            } else if attempt == ATTEMPTS_ON_LOOP {
-                break;
+            } else {
+                looks += 1;
+                if looks == LOOKS {
+                    break;
+                }
+                std::hint::spin_loop();
             }
         }
-        Err(Abort::NotResident)
+        match self.patience {
+            Patience::ResidentOnly => Err(Abort::NotResident),
+            // A large value under many batches: now the batches wait.
+            Patience::MayWait => self.reader.while_nothing_shows(read),
+        }
     }
 
     /// Walks are for workers.
@@ -140,27 +147,28 @@ impl Reads for NativeWrites<'_, '_> {
     }
 
     fn len(&self) -> Result<u64, Abort> {
-        Err("ERR this command cannot count keys".into())
+        Ok(self.txn.borrow_mut().len(self.database)?)
     }
 
     fn keys(
         &self,
-        _: KeyRange<'_>,
-        _: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+        range: KeyRange<'_>,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
-        Err("ERR a command that changes keys cannot walk over them".into())
+        let visit = &mut |key: &[u8], _: &[u8]| visit(key);
+        Ok(self.txn.borrow_mut().walk(self.database, range, false, visit)?)
     }
 
     fn entries(
         &self,
-        _: KeyRange<'_>,
-        _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        range: KeyRange<'_>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
-        Err("ERR a command that changes keys cannot walk over them".into())
+        Ok(self.txn.borrow_mut().walk(self.database, range, true, visit)?)
     }
 
-    fn scan(&self, _: u64, _: usize, _: &mut dyn FnMut(&[u8])) -> Result<u64, Abort> {
-        Err("ERR a command that changes keys cannot walk over them".into())
+    fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> Result<u64, Abort> {
+        Ok(self.txn.borrow_mut().scan(self.database, cursor, count, visit)?)
     }
 }
 

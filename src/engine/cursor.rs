@@ -1,0 +1,45 @@
+//! SCAN: a walk over the keys of a database in an order of no meaning, a few at a time.
+//!
+//! Any thread. The cursor is a place in the order of hashes, so it means the same however the index
+//! changes in between: a key that is there throughout is visited. The keys of one step are those of one
+//! moment: a group commit is visible to it as a whole or not at all.
+
+use super::core::Core;
+use super::keydir::HashCursor;
+use crate::error::Result;
+
+/// Visits about `count` keys from `cursor` on (0 starts) and returns the next cursor (0: done). Reads
+/// each key from its record.
+pub(super) fn scan(
+    core: &Core,
+    database: u8,
+    cursor: u64,
+    count: usize,
+    visit: &mut dyn FnMut(&[u8]),
+) -> Result<u64> {
+    loop {
+        let guard = crossbeam_epoch::pin();
+        let mut positions = Vec::with_capacity(count.min(4096));
+        // No group becomes visible meanwhile.
+        let shown = core.snapshots.overlays();
+        let keydir = core.keydir(database, &guard);
+        let from = HashCursor::from_word(cursor);
+        let next = keydir.piece(from, count, &guard, |position| positions.push(position));
+        drop(shown);
+        let segments = core.segments.table(&guard);
+        let find = |slot: u32| segments.get(slot as usize).and_then(Option::as_ref);
+        // A segment that went was merged: its keys are found by another look at the index.
+        if positions.iter().any(|position| find(position.slot()).is_none()) {
+            continue;
+        }
+        for position in positions {
+            let Some(segment) = find(position.slot()) else { continue };
+            let bytes = segment.fetch(position)?;
+            let record = segment.parse(position, &bytes)?;
+            if !super::view::expired(record.expires_at) {
+                visit(record.key);
+            }
+        }
+        return Ok(next.map_or(0, HashCursor::to_word));
+    }
+}
