@@ -41,8 +41,6 @@ mod string;
 mod table;
 
 #[cfg(test)]
-mod differential;
-#[cfg(test)]
 mod testing;
 
 pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Writes};
