@@ -29,6 +29,8 @@ use crate::error::{KvsError, Result};
 const FIRST_LINE: &str = "kvs-manifest 1\n";
 /// Written anew when it has this many bytes and ten times what it needs.
 const REWRITE_BYTES: u64 = 64 * 1024;
+/// More files than any store will ever have had.
+const MAX_NUMBER: u64 = 1 << 48;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Edit {
@@ -51,6 +53,11 @@ impl Edit {
             return None;
         }
         serde_json::from_str(json).ok()
+    }
+
+    /// Whether a store could have written it: no segment has a number that was not given yet.
+    fn is_plausible(&self) -> bool {
+        self.next <= MAX_NUMBER && self.add.iter().all(|number| *number < self.next)
     }
 }
 
@@ -146,6 +153,9 @@ impl Manifest {
             };
             let edit = std::str::from_utf8(text).ok().and_then(Edit::parse);
             let edit = edit.ok_or_else(|| damaged(len, "an edit's checksum does not match"))?;
+            if !edit.is_plausible() {
+                return Err(damaged(len, "an edit lists what cannot be"));
+            }
             segments.extend(edit.add);
             for number in &edit.remove {
                 segments.remove(number);
@@ -256,7 +266,7 @@ mod tests {
     fn edits_come_back_and_a_torn_one_never_happened() {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = Manifest::open(&os(), dir.path()).unwrap();
-        assert_eq!((manifest.allocate(), manifest.allocate()), (1, 2));
+        assert_eq!((manifest.allocate(), manifest.allocate(), manifest.allocate()), (1, 2, 3));
         manifest.edit(&[1], &[]).unwrap();
         let path = dir.path().join(filename::MANIFEST);
         let before = std::fs::read(&path).unwrap();
@@ -267,9 +277,9 @@ mod tests {
             let mut manifest = Manifest::open(&os(), dir.path()).unwrap();
             let listed: Vec<u64> = manifest.segments().iter().copied().collect();
             assert_eq!(listed, if len == after.len() { vec![2, 3] } else { vec![1] });
-            assert_eq!(manifest.allocate(), 3);
-            manifest.edit(&[9], &[]).unwrap();
-            assert!(Manifest::open(&os(), dir.path()).unwrap().segments().contains(&9));
+            assert_eq!(manifest.allocate(), 4);
+            manifest.edit(&[4], &[]).unwrap();
+            assert!(Manifest::open(&os(), dir.path()).unwrap().segments().contains(&4));
         }
     }
 
@@ -277,7 +287,8 @@ mod tests {
     fn damage_is_refused_with_where_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = Manifest::open(&os(), dir.path()).unwrap();
-        manifest.edit(&[1], &[]).unwrap();
+        let number = manifest.allocate();
+        manifest.edit(&[number], &[]).unwrap();
         let path = dir.path().join(filename::MANIFEST);
         let good = std::fs::read(&path).unwrap();
         for at in 0..good.len() - 1 {
@@ -285,6 +296,21 @@ mod tests {
             bad[at] ^= 1;
             std::fs::write(&path, &bad).unwrap();
             assert!(Manifest::open(&os(), dir.path()).is_err(), "byte {at} changed unnoticed");
+        }
+    }
+
+    /// A number at the end of its range made the next allocation overflow.
+    #[test]
+    fn numbers_that_cannot_be_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        for edit in [
+            Edit { next: u64::MAX, ..Edit::default() },
+            Edit { next: 3, add: vec![2, 3], remove: vec![] },
+        ] {
+            let text = format!("{FIRST_LINE}{}", edit.line().unwrap());
+            std::fs::write(dir.path().join(filename::MANIFEST), text).unwrap();
+            let error = Manifest::open(&os(), dir.path()).err().unwrap().to_string();
+            assert!(error.contains("cannot be"), "{error}");
         }
     }
 
