@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::copier::STEP;
 use super::core::Core;
 use super::hint;
 use super::hint_file;
 use super::merge::{Merge, Step};
 use super::scan;
 use super::segment::{HEADER, Segment};
+use super::walk::STEP;
 use crate::error::{KvsError, Result};
 
 /// What the thread is told.

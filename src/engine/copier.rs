@@ -1,4 +1,4 @@
-//! What a merge reads and writes: victims record by record, and the output.
+//! What a merge writes: the records that live, gathered, and where each of them went.
 //!
 //! Thread: `kvs-compact`; see [`compactor`](super::compactor).
 
@@ -8,12 +8,11 @@ use std::sync::Arc;
 use super::core::Core;
 use super::keydir::KeyHash;
 use super::position::{self, Position};
-use super::record::{self, Record};
+use super::record::Record;
 use super::segment::{HEADER, Segment};
+use super::walk::STEP;
 use crate::error::{KvsError, Result};
 
-/// Bytes read or written between two looks at the clock.
-pub(super) const STEP: usize = 256 * 1024;
 /// How many look-ups are warmed up at a time.
 const WARM: usize = 64;
 
@@ -125,69 +124,5 @@ impl Copier {
         self.tail += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
-    }
-}
-
-/// Reads a segment through its file, in steps: through the map, each page would be a fault.
-pub(super) struct Reader<'a> {
-    segment: &'a Segment,
-    pub(super) bytes: Vec<u8>,
-    /// Where `bytes` lie in the segment.
-    base: u64,
-    /// How many of them were whole records, done with at the next [`Reader::advance`].
-    done: usize,
-}
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(segment: &'a Segment) -> Reader<'a> {
-        Reader { segment, bytes: Vec::new(), base: HEADER as u64, done: 0 }
-    }
-
-    /// Reads the next step; false at the end.
-    pub(super) fn fill(&mut self) -> Result<bool> {
-        let at = self.base + self.bytes.len() as u64;
-        let step = (self.segment.len() - at).min(STEP.max(self.bytes.len()) as u64) as usize;
-        if step == 0 && self.bytes.is_empty() {
-            return Ok(false);
-        }
-        let have = self.bytes.len();
-        self.bytes.resize(have + step, 0);
-        let doing = || KvsError::io(format!("read {}", self.segment.path().display()));
-        self.segment.file().read_exact_at(&mut self.bytes[have..], at).map_err(doing())?;
-        Ok(true)
-    }
-
-    /// Visits the whole records that were read: the offset, the record, its place in the bytes.
-    /// False if there is damage.
-    pub(super) fn records(
-        &mut self,
-        mut visit: impl FnMut(u64, &Record<'_>, Range<usize>),
-    ) -> bool {
-        let mut at = 0;
-        let last = self.base + self.bytes.len() as u64 == self.segment.len();
-        let sound = loop {
-            let left = self.bytes.len() - at;
-            if left == 0 || (left < record::HEADER && !last) {
-                break true;
-            }
-            match record::parse(&self.bytes[at..]) {
-                Ok(record) => {
-                    let size = record.size();
-                    visit(self.base + at as u64, &record, at..at + size);
-                    at += size;
-                }
-                Err(record::Fault::Short) if !last => break true,
-                Err(_) => break false,
-            }
-        };
-        self.done = at;
-        sound
-    }
-
-    /// Lets go of the records that were visited.
-    pub(super) fn advance(&mut self) {
-        self.bytes.drain(..self.done);
-        self.base += self.done as u64;
-        self.done = 0;
     }
 }

@@ -12,12 +12,13 @@
 
 use std::sync::Arc;
 
-use super::copier::{Copier, Move, Reader, STEP};
+use super::copier::{Copier, Move};
 use super::core::{Core, lock};
 use super::hint_file;
 use super::position::Position;
 use super::record;
 use super::segment::{HEADER, Origin, Segment};
+use super::walk::{STEP, Walk};
 use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 
@@ -38,7 +39,7 @@ pub(super) struct Merge<'a> {
     victims: &'a [Arc<Segment>],
     /// The victim that is being read is the first of these.
     unread: &'a [Arc<Segment>],
-    reader: Option<Reader<'a>>,
+    reader: Option<Walk<'a>>,
     copier: Copier,
     /// The output's file outlives this.
     keep_output: bool,
@@ -56,15 +57,17 @@ impl<'a> Merge<'a> {
     /// Copies what lives in the next [`STEP`] bytes.
     pub(super) fn step(&mut self) -> Result<Step> {
         let Some((victim, rest)) = self.unread.split_first() else { return Ok(Step::Done) };
-        let mut reader = self.reader.take().unwrap_or_else(|| Reader::new(victim));
-        if !reader.fill()? {
+        let all = || Walk::new(&**victim.file(), HEADER as u64..victim.len());
+        let mut reader = self.reader.take().unwrap_or_else(all);
+        let doing = || KvsError::io(format!("read {}", victim.path().display()));
+        if !reader.fill().map_err(doing())? {
             self.unread = rest;
             return Ok(Step::More);
         }
         let sound = reader.records(|offset, record, place| {
             self.copier.note(self.core, victim, offset, record, place);
         });
-        if !sound {
+        if sound.is_err() {
             victim.mark_damaged();
             log::error!("damaged: {} is left out of compaction", victim.path().display());
             return Ok(Step::Damaged);

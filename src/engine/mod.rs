@@ -39,6 +39,7 @@ mod store;
 mod syncer;
 mod txn;
 mod view;
+mod walk;
 mod writer;
 
 pub use crate::config::Fsync;
