@@ -17,6 +17,7 @@
 //! Owner: whoever holds the store's manifest lock: the writer when it rotates, the compactor.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,25 +40,98 @@ struct Edit {
     remove: Vec<u64>,
 }
 
+fn checksum(json: &str) -> String {
+    format!("{:08x}", crc32fast::hash(json.as_bytes()))
+}
+
 impl Edit {
     fn line(&self) -> Result<String> {
         let json = serde_json::to_string(self)
             .map_err(|error| KvsError::Invalid(format!("manifest edit: {error}")))?;
-        Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
+        Ok(format!("{} {json}\n", checksum(&json)))
     }
 
     fn parse(line: &str) -> Option<Edit> {
         let (crc, json) = line.split_once(' ')?;
-        let crc = u32::from_str_radix(crc, 16).ok()?;
-        if crc != crc32fast::hash(json.as_bytes()) {
-            return None;
-        }
-        serde_json::from_str(json).ok()
+        let sound = crc == checksum(json);
+        sound.then(|| serde_json::from_str(json).ok())?
     }
 
     /// Whether a store could have written it: no segment has a number that was not given yet.
     fn is_plausible(&self) -> bool {
         self.next <= MAX_NUMBER && self.add.iter().all(|number| *number < self.next)
+    }
+}
+
+/// What the bytes of a manifest tell, as far as they are sound.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// The smallest number that no listed file ever had.
+    pub next: u64,
+    /// What the sound lines have added and none of them has removed.
+    pub segments: BTreeSet<u64>,
+    /// What they have removed.
+    pub removed: BTreeSet<u64>,
+    /// Where there is damage, in bytes from the start, and what it is.
+    pub damage: Vec<(Range<u64>, &'static str)>,
+    /// Behind the last finished line.
+    pub end: u64,
+}
+
+impl Survey {
+    /// Reads on behind damage.
+    pub fn of(bytes: &[u8]) -> Survey {
+        let mut survey = Survey::default();
+        let mut edits = 0;
+        for line in bytes.split_inclusive(|b| *b == b'\n') {
+            let place = survey.end..survey.end + line.len() as u64;
+            let first = place.start == 0;
+            if first && line == FIRST_LINE.as_bytes() {
+                survey.end = place.end;
+                continue;
+            }
+            let (text, finished) = match line.split_last() {
+                Some((b'\n', text)) => (text, true),
+                // An append that was interrupted leaves the first bytes of its line: with a byte
+                // too many, what is there is no line end any more.
+                Some((_, text)) => (text, false),
+                None => break,
+            };
+            match std::str::from_utf8(text).ok().and_then(Edit::parse) {
+                Some(edit) if !edit.is_plausible() => {
+                    survey.damage.push((place.clone(), "an edit lists what cannot be"));
+                }
+                Some(edit) => {
+                    edits += 1;
+                    survey.take(edit);
+                    if !finished {
+                        survey.damage.push((place.end - 1..place.end, "a line end is missing"));
+                    }
+                }
+                None if first => {
+                    let what = "it is not a manifest of format version 1";
+                    survey.damage.push((place.clone(), what));
+                }
+                None if finished => {
+                    survey.damage.push((place.clone(), "an edit's checksum does not match"));
+                }
+                None => break,
+            }
+            survey.end = place.end;
+        }
+        if edits == 0 && survey.damage.is_empty() {
+            survey.damage.push((survey.end..bytes.len() as u64, "it holds no edit"));
+        }
+        survey
+    }
+
+    fn take(&mut self, edit: Edit) {
+        self.segments.extend(edit.add);
+        for number in edit.remove {
+            self.segments.remove(&number);
+            self.removed.insert(number);
+        }
+        self.next = self.next.max(edit.next);
     }
 }
 
@@ -137,37 +211,18 @@ impl Manifest {
     fn load(fs: &Arc<dyn Fs>, path: PathBuf) -> Result<Manifest> {
         let bytes = fs.read(&path).map_err(KvsError::io(format!("read {}", path.display())))?;
         let file = fs.open(&path).map_err(KvsError::io(format!("open {}", path.display())))?;
-        let damaged = |offset: usize, what: &str| KvsError::Damaged {
-            file: path.clone(),
-            offset: offset as u64,
-            what: format!("{what}; `kvs repair` rebuilds the manifest from the segments"),
-        };
-        let Some(edits) = bytes.strip_prefix(FIRST_LINE.as_bytes()) else {
-            return Err(damaged(0, "it is not a manifest of format version 1"));
-        };
-        let (mut len, mut next, mut segments) = (FIRST_LINE.len(), 0, BTreeSet::new());
-        for line in edits.split_inclusive(|b| *b == b'\n') {
-            let Some(text) = line.strip_suffix(b"\n") else {
-                log::warn!("{}: dropped an unfinished edit at byte {len}", path.display());
-                break;
-            };
-            let edit = std::str::from_utf8(text).ok().and_then(Edit::parse);
-            let edit = edit.ok_or_else(|| damaged(len, "an edit's checksum does not match"))?;
-            if !edit.is_plausible() {
-                return Err(damaged(len, "an edit lists what cannot be"));
-            }
-            segments.extend(edit.add);
-            for number in &edit.remove {
-                segments.remove(number);
-            }
-            next = next.max(edit.next);
-            len += line.len();
+        let told = Survey::of(&bytes);
+        if let Some((place, what)) = told.damage.first() {
+            return Err(KvsError::Damaged {
+                file: path,
+                offset: place.start,
+                what: format!("{what}; `kvs repair` rebuilds the manifest from the segments"),
+            });
         }
-        if next == 0 {
-            return Err(damaged(len, "it holds no edit"));
-        }
-        let manifest = Manifest { fs: Arc::clone(fs), path, file, len: len as u64, next, segments };
-        if len < bytes.len() {
+        let (len, next, segments) = (told.end, told.next, told.segments);
+        let manifest = Manifest { fs: Arc::clone(fs), path, file, len, next, segments };
+        if len < bytes.len() as u64 {
+            log::warn!("{}: dropped an unfinished edit at byte {len}", manifest.path.display());
             // The unfinished line goes before anything is appended behind it.
             return Manifest::create(fs, manifest.path, manifest.next, manifest.segments);
         }
@@ -291,11 +346,11 @@ mod tests {
         manifest.edit(&[number], &[]).unwrap();
         let path = dir.path().join(filename::MANIFEST);
         let good = std::fs::read(&path).unwrap();
-        for at in 0..good.len() - 1 {
+        for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
-            bad[at] ^= 1;
+            bad[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &bad).unwrap();
-            assert!(Manifest::open(&os(), dir.path()).is_err(), "byte {at} changed unnoticed");
+            assert!(Manifest::open(&os(), dir.path()).is_err(), "bit {bit} flipped unnoticed");
         }
     }
 
