@@ -261,6 +261,46 @@ fn kvs_compacts() {
     assert_eq!(kvs.ok(&["get", "k"]), format!("{value}\n"));
 }
 
+/// The first place of a text in a file.
+fn place(path: &Path, text: &str) -> usize {
+    let bytes = std::fs::read(path).unwrap();
+    bytes.windows(text.len()).position(|part| part == text.as_bytes()).unwrap()
+}
+
+#[test]
+fn kvs_checks() {
+    let dir = tempfile::tempdir().unwrap();
+    let kvs = Subject::kvs(dir.path());
+    assert_fails(&kvs.run(&["check"]), 2, "there is no store");
+    assert_eq!(kvs.ok(&["set", "color", "blue"]), "");
+    assert_eq!(kvs.ok(&["set", "other", "value"]), "");
+    assert!(kvs.ok(&["check"]).contains("sound; 1 segment, 2 records"));
+    let json: serde_json::Value = serde_json::from_str(&kvs.ok(&["check", "--json"])).unwrap();
+    assert_eq!((&json["sound"], &json["records"]), (&true.into(), &2.into()));
+    assert_eq!(json["findings"], serde_json::json!([]));
+    let log = dir.path().join("00000001.log");
+    let at = place(&log, "colorblue");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[at + 6] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let outcome = kvs.run(&["check"]);
+    assert_eq!((outcome.code, &outcome.stderr[..]), (Some(1), ""), "{outcome:?}");
+    assert!(outcome.text().contains("damage: 00000001.log, bytes 40 to 69: "), "{outcome:?}");
+    assert!(outcome.text().contains("key \"color\": lost"), "{outcome:?}");
+    let outcome = kvs.run(&["check", "--json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let json: serde_json::Value = serde_json::from_str(outcome.text()).unwrap();
+    let expected = serde_json::json!([{
+        "grade": "damage", "kind": "records", "file": "00000001.log", "from": 40, "to": 69,
+        "what": "the record's checksum does not match", "told": "hint",
+        "keys": [{
+            "key": "color", "database": 0, "was": "value", "offset": 40, "seq": 1, "lost": true
+        }],
+    }]);
+    assert_eq!(json["findings"], expected);
+    assert_fails(&kvs.run(&["check", "extra"]), 2, "usage: ");
+}
+
 #[test]
 fn kvs_says_that_a_full_disk_took_no_output() {
     let dir = tempfile::tempdir().unwrap();
@@ -359,6 +399,7 @@ fn kvs_names_the_server_that_has_the_directory() {
     server.client().set("k", "v").unwrap();
     let kvs = Subject::kvs(dir.path());
     assert_fails(&kvs.run(&["get", "k"]), 1, "is in use by process ");
+    assert_fails(&kvs.run(&["check"]), 2, "is in use by process ");
     assert_eq!(server.terminate().code(), Some(0));
     assert_eq!(kvs.ok(&["get", "k"]), "v\n");
 }

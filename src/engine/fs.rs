@@ -25,6 +25,10 @@ pub trait Fs: Send + Sync + 'static {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Opens an existing file for reading only, where it makes a difference.
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open(path)
+    }
     /// The whole of a small file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Renames a file, replacing what has the new name.
@@ -104,6 +108,10 @@ impl Fs for OsFs {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(OsFile(OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(OsFile(fs::File::open(path)?)))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -215,6 +215,9 @@ impl Hint {
         if bytes[8..10] != VERSION.to_le_bytes() {
             return Err("it has a format version that this kvs does not read");
         }
+        if bytes[10..12] != [0, 0] {
+            return Err("its header is damaged");
+        }
         if u32_at(&bytes, 12) != Some(crc32fast::hash(&bytes[PREAMBLE..])) {
             return Err("its checksum does not match");
         }
@@ -451,7 +454,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_found() {
         let good = hint_of(&[b"one".to_vec(), b"two".to_vec()]).as_bytes().to_vec();
-        for bit in (0..good.len() * 8).filter(|bit| bit / 8 != 10 && bit / 8 != 11) {
+        for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Hint::decode(bad).is_err(), "bit {bit} flipped unnoticed");

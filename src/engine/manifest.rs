@@ -92,10 +92,10 @@ impl Survey {
             }
             let (text, finished) = match line.split_last() {
                 Some((b'\n', text)) => (text, true),
-                // An append that was interrupted leaves the first bytes of its line: with a byte
-                // too many, what is there is no line end any more.
-                Some((_, text)) => (text, false),
-                None => break,
+                // An append that was interrupted leaves the first bytes of its line, or a zero where
+                // its end is to be: anything else behind a whole edit was a line end once.
+                Some((byte, text)) if *byte != 0 => (text, false),
+                _ => break,
             };
             match std::str::from_utf8(text).ok().and_then(Edit::parse) {
                 Some(edit) if !edit.is_plausible() => {
@@ -123,6 +123,12 @@ impl Survey {
             survey.damage.push((survey.end..bytes.len() as u64, "it holds no edit"));
         }
         survey
+    }
+
+    /// Whether these bytes, of which nothing could be read, are of a version that comes later.
+    pub fn is_of_newer_version(&self, bytes: &[u8]) -> bool {
+        let version = FIRST_LINE.trim_end_matches("1\n").as_bytes();
+        self.next == 0 && bytes.starts_with(version) && !bytes.starts_with(FIRST_LINE.as_bytes())
     }
 
     fn take(&mut self, edit: Edit) {

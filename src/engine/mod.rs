@@ -8,11 +8,13 @@
 
 mod batch;
 mod changed;
+pub mod check;
 mod commit;
 mod compactor;
 mod copier;
 mod core;
 mod cursor;
+mod directory;
 mod epoch_cell;
 mod expiry;
 pub mod filename;
@@ -48,11 +50,12 @@ use crate::error::Result;
 pub use batch::Batch;
 pub use commit::WriteJob;
 pub use core::DATABASES;
+pub use directory::name_engine;
 pub use memory::MemoryEngine;
 pub use options::Options;
 pub use range::{Range, behind_prefix};
 pub use snapshot::Snapshot;
-pub use store::{KvStore, ReadJob, Reader, name_engine};
+pub use store::{KvStore, ReadJob, Reader};
 pub use txn::Txn;
 pub use view::{Patience, ReadError, Value, View, now_ms};
 

@@ -69,6 +69,12 @@ pub fn decode_header(header: &[u8; HEADER]) -> Result<(u64, Origin), String> {
     Ok((u64::from_le_bytes(number), origin))
 }
 
+/// Whether a header is sound and of a version that this code does not know.
+pub fn is_of_newer_version(header: &[u8; HEADER]) -> bool {
+    let crc = crc32fast::hash(&header[..HEADER - 4]).to_le_bytes();
+    header[..8] == MAGIC && header[8..10] != VERSION.to_le_bytes() && header[HEADER - 4..] == crc
+}
+
 /// See the module.
 pub struct Segment {
     number: u64,

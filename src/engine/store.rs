@@ -15,10 +15,10 @@
 //! ```
 
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 
@@ -28,9 +28,9 @@ use super::commit::{Committer, WriteJob};
 use super::compactor::{Chore, Compactor};
 use super::core::{Core, lock};
 use super::cursor;
+use super::directory::{lock_dir, name_engine, refuse_other_engine};
 use super::expiry::Expirer;
-use super::filename;
-use super::fs::{Fs, Lock};
+use super::fs::Lock;
 use super::hint_file;
 use super::manifest::Manifest;
 use super::options::Options;
@@ -182,7 +182,7 @@ impl KvStore {
             || KvsError::io(format!("cannot use the directory {} (--dir)", options.dir.display()));
         options.fs.create_dir(&options.dir).map_err(doing())?;
         refuse_other_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
-        let lock_file = lock_dir(&options)?;
+        let lock_file = lock_dir(&*options.fs, &options.dir, options.lock_wait)?;
         name_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
         let manifest = Manifest::open(&options.fs, &options.dir)?;
         let core = Arc::new(Core::new(&options, manifest));
@@ -421,70 +421,4 @@ impl Drop for Inner {
 fn join<R>(thread: JoinHandle<R>) -> Option<R> {
     let name = thread.thread().name().unwrap_or("?").to_owned();
     thread.join().map_err(|_| log::error!("thread {name} panicked")).ok()
-}
-
-/// Takes the directory's lock, waiting a while for another process to let go of it.
-fn lock_dir(options: &Options) -> Result<Lock> {
-    let (fs, path) = (&options.fs, options.dir.join(filename::LOCK));
-    let doing = || KvsError::io(format!("lock {}", path.display()));
-    let until = Instant::now() + options.lock_wait;
-    loop {
-        if let Some(held) = fs.lock(&path).map_err(doing())? {
-            let file = fs.open(&path).map_err(doing())?;
-            file.set_len(0).map_err(doing())?;
-            let pid = format!("{}\n", std::process::id());
-            file.write_all_at(pid.as_bytes(), 0).map_err(doing())?;
-            return Ok(held);
-        }
-        if Instant::now() >= until {
-            let holder = fs.read(&path).unwrap_or_default();
-            let pid = String::from_utf8_lossy(&holder).trim().parse().ok();
-            return Err(KvsError::Locked { dir: options.dir.clone(), pid });
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// The engine that made a directory. One whose name a crash left unfinished is told by nobody.
-fn made_by(fs: &dyn Fs, dir: &Path) -> std::io::Result<Option<String>> {
-    match fs.read(&dir.join(filename::ENGINE)) {
-        Ok(bytes) => {
-            let name = bytes.strip_suffix(b"\n").filter(|name| !name.contains(&0));
-            Ok(Some(
-                name.map(|name| String::from_utf8_lossy(name).trim().to_owned())
-                    .unwrap_or_default(),
-            ))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Refuses a directory that another engine has made, and touches nothing in it.
-fn refuse_other_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
-    let (made_by, engine) = (made_by(fs, dir).ok().flatten().unwrap_or_default(), engine.name());
-    if made_by.is_empty() || made_by == engine {
-        return Ok(());
-    }
-    Err(KvsError::Invalid(format!(
-        "{} was made by the engine '{made_by}', not '{engine}'; use --engine {made_by} or another \
-         directory",
-        dir.display()
-    )))
-}
-
-/// Notes which engine made the directory; refuses it if it was another one.
-pub fn name_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
-    refuse_other_engine(fs, dir, engine)?;
-    let (path, engine) = (dir.join(filename::ENGINE), engine.name());
-    let doing = || KvsError::io(format!("write {}", path.display()));
-    let file = match made_by(fs, dir).map_err(doing())? {
-        Some(name) if !name.is_empty() => return Ok(()),
-        Some(_) => fs.open(&path),
-        None => fs.create(&path),
-    };
-    let file = file.map_err(doing())?;
-    file.set_len(0).map_err(doing())?;
-    file.write_all_at(format!("{engine}\n").as_bytes(), 0).map_err(doing())?;
-    file.sync_data().map_err(doing())
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json::{append_word, describe, present};
-use super::json_reply::bulk;
+use super::json_reply::write_json_bytes;
 
 /// A key with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +60,9 @@ fn word(name: &str, json: &RawValue) -> Result<Vec<u8>, String> {
 /// Appends the line of an entry, its line end included.
 pub fn write_json_entry(key: &[u8], value: &[u8], expires_at: Option<u64>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"key\":");
-    bulk(key, out);
+    write_json_bytes(key, out);
     out.extend_from_slice(b",\"value\":");
-    bulk(value, out);
+    write_json_bytes(value, out);
     if let Some(expires_at) = expires_at {
         out.extend_from_slice(b",\"expires_at\":");
         out.extend_from_slice(itoa::Buffer::new().format(expires_at).as_bytes());

@@ -113,7 +113,7 @@ impl<'a> Transcoder<'a, '_> {
             Token::Integer(value) => {
                 self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
             }
-            Token::Bulk(bytes) | Token::Verbatim(_, bytes) => bulk(bytes, self.out),
+            Token::Bulk(bytes) | Token::Verbatim(_, bytes) => write_json_bytes(bytes, self.out),
             Token::Null => self.out.extend_from_slice(b"null"),
             Token::Double(value) => double(value, self.out),
             Token::Boolean(value) => {
@@ -194,7 +194,7 @@ fn string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends bytes as a JSON string, or as `{"base64":"..."}` where they are no UTF-8.
-pub(super) fn bulk(bytes: &[u8], out: &mut Vec<u8>) {
+pub fn write_json_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => string(text, out),
         Err(_) => {

@@ -26,7 +26,7 @@ pub use args::{Args, Span};
 pub use decoder::{Decoder, Kind, Limits, ProtocolError, Request};
 pub use json::JsonId;
 pub use json_lines::{JsonEntry, write_json_entry};
-pub use json_reply::{write_json_error, write_json_reply};
+pub use json_reply::{write_json_bytes, write_json_error, write_json_reply};
 pub use reply::{Reply, Version};
 pub use reply_decoder::ReplyDecoder;
 pub use resp::{BadReply, Value, encode_command};

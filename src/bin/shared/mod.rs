@@ -2,6 +2,7 @@
 
 mod output;
 mod progress;
+mod quoted;
 mod source;
 mod usage;
 
@@ -14,10 +15,14 @@ use kvs::KvsError;
 
 pub use output::{Output, Stop};
 pub use progress::Progress;
+pub use quoted::quoted;
 pub use source::Source;
 
 /// Exit code of a request that could not be carried out.
 const FAILED: u8 = 1;
+/// Exit code of a check that could not be made.
+const UNABLE: u8 = 2;
+
 /// A key, value or other word from the command line: any bytes.
 #[derive(Debug, Clone)]
 pub struct Word(pub Vec<u8>);
@@ -53,11 +58,14 @@ pub fn main<A: Parser>(name: &str, program: impl FnOnce(A) -> Result<Done, Stop>
     match program(args) {
         Ok(Done::Well) | Err(Stop::OutputClosed) => ExitCode::SUCCESS,
         Ok(Done::InVain) => ExitCode::from(FAILED),
-        Err(Stop::Failed(error)) => {
-            eprintln!("{name}: {error}");
-            ExitCode::from(FAILED)
-        }
+        Err(Stop::Failed(error)) => complain(name, &error, FAILED),
+        Err(Stop::Unable(error)) => complain(name, &error, UNABLE),
     }
+}
+
+fn complain(name: &str, error: &KvsError, code: u8) -> ExitCode {
+    eprintln!("{name}: {error}");
+    ExitCode::from(code)
 }
 
 /// An error whose message says all.

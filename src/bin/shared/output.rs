@@ -13,6 +13,9 @@ const BUFFER: usize = 64 << 10;
 pub enum Stop {
     /// Something went wrong.
     Failed(KvsError),
+    /// It could not even begin, so that nothing is known.
+    #[allow(dead_code, reason = "not every program has such work")]
+    Unable(KvsError),
     /// Nobody reads the output any more.
     OutputClosed,
 }

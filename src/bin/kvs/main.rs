@@ -1,6 +1,9 @@
 //! The store in a directory, without a server.
 
+mod check;
+#[path = "../shared/mod.rs"]
 mod shared;
+mod watch;
 
 use std::io::Write as _;
 use std::ops::{Bound, ControlFlow};
@@ -30,11 +33,13 @@ Examples:
   kvs dump > all.jsonl             every key and value, one JSON line each
   kvs dump --prefix user: | jq -r .key
   kvs load all.jsonl --dir copy
+  kvs check --dir /var/lib/kvs     is every byte as it was written?
 
 The directory is made if it is not there. While a server has it open, this program waits some
 seconds and gives up: use kvs-client then.
 
-Exit codes: 0 done (also: get found no key), 1 failed (also: rm found no key), 2 wrong words or flags.";
+Exit codes: 0 done (also: get found no key), 1 failed (also: rm found no key, check found damage),
+2 wrong words or flags (also: check could not begin).";
 
 /// Reads and changes the store in a directory, without a server.
 #[derive(Debug, Parser)]
@@ -67,6 +72,15 @@ enum Command {
         /// The key.
         key: Word,
     },
+    /// Read everything and tell what is not as it was written; nothing is changed.
+    ///
+    /// Exit code 0: all is sound; 1: there is damage; 2: nothing can be told. While a server has the
+    /// directory, it cannot be checked.
+    Check {
+        /// One JSON document in place of lines for people.
+        #[arg(long)]
+        json: bool,
+    },
     /// Rewrite the files without what was overwritten or removed.
     Compact,
     /// Print all keys and values in key order, as JSON lines.
@@ -97,18 +111,26 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Done, Stop> {
+    match args.command {
+        Command::Check { json } => check::run(&args.dir, json),
+        command => on_store(&args.dir, command),
+    }
+}
+
+fn on_store(dir: &Path, command: Command) -> Result<Done, Stop> {
     // No read workers: nothing in here uses them.
-    let store = Options::new(&args.dir).readers(0).open().map_err(|error| match error {
+    let store = Options::new(dir).readers(0).open().map_err(|error| match error {
         KvsError::Locked { .. } => shared::failure(format!("{error}; use kvs-client, or stop it")),
         error => error,
     })?;
-    match args.command {
+    match command {
         Command::Set { key, value } => store.put(key.0, value.0)?,
         Command::Get { key } => get(&store, &key)?,
         Command::Rm { key } => return remove(&store, key),
-        Command::Compact => compact(&store, &args.dir)?,
+        Command::Compact => compact(&store, dir)?,
         Command::Dump { prefix } => dump(&store, prefix.as_ref())?,
         Command::Load { file } => load(&store, &file)?,
+        Command::Check { .. } => {}
     }
     Ok(Done::Well)
 }

@@ -1,0 +1,177 @@
+//! `kvs check`: what a check found, for people or as JSON.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use indicatif::HumanBytes;
+use kvs::engine::check::report::{Finding, Gone, Grade, Report, Told, Was};
+use kvs::engine::check::{Progress, check};
+use kvs::engine::fs::{Fs, OsFs};
+use kvs::protocol::write_json_bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::shared::{self, Done, Output, Stop, quoted};
+use super::watch::watch;
+
+/// So many keys of a finding are listed for people; JSON has them all.
+const LISTED: usize = 10;
+
+/// Checks the store in `dir` and prints what was found.
+pub fn run(dir: &Path, json: bool) -> Result<Done, Stop> {
+    let (fs, progress): (Arc<dyn Fs>, _) = (Arc::new(OsFs), Progress::default());
+    let done = || progress.done.get();
+    let total = || progress.total.get();
+    let report = watch(done, total, || check(&fs, dir, &progress)).map_err(Stop::Unable)?;
+    let text = if json { to_json(&report)? } else { for_people(&report) };
+    Output::line(text.as_bytes())?;
+    Ok(if report.is_sound() { Done::Well } else { Done::InVain })
+}
+
+fn for_people(report: &Report) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        describe(finding, &mut text);
+    }
+    let (damaged, lost) = (report.damage().count(), report.lost().count());
+    let vague = report.damage().any(Finding::is_vague);
+    let verdict = match (damaged, lost, vague) {
+        (0, ..) => "sound".to_owned(),
+        (n, lost, vague) => {
+            let (places, keys) = (count(n, "place"), count(lost, "key"));
+            let more = if vague { " or more" } else { "" };
+            format!("damage in {places}, {keys}{more} lost")
+        }
+    };
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        "{}: {verdict}; {}, {}, {}",
+        report.dir.display(),
+        count(report.segments as usize, "segment"),
+        count(report.records as usize, "record"),
+        HumanBytes(report.bytes)
+    );
+    text
+}
+
+/// As in `1 key` and `2 keys`.
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Appends a line about a finding, and one for each of its keys.
+fn describe(finding: &Finding, text: &mut String) {
+    let (grade, file, range) = (finding.grade.name(), &finding.file, &finding.range);
+    let _ = match range.is_empty() {
+        true => writeln!(text, "{grade}: {file}: {}", finding.what),
+        false => writeln!(
+            text,
+            "{grade}: {file}, bytes {} to {}: {}",
+            range.start, range.end, finding.what
+        ),
+    };
+    if finding.grade == Grade::Note {
+        return;
+    }
+    for gone in finding.gone.iter().take(LISTED) {
+        let _ = writeln!(text, "  {}", fate(gone));
+    }
+    if finding.gone.len() > LISTED {
+        let _ = writeln!(text, "  and {} more (--json lists all)", finding.gone.len() - LISTED);
+    }
+    match finding.told {
+        Told::ByHint => {}
+        Told::ByHeaders => text.push_str("  (as the damaged records tell)\n"),
+        Told::InPart => text.push_str("  what else was in there cannot be told\n"),
+    }
+}
+
+fn fate(gone: &Gone) -> String {
+    let name = quoted(&gone.key);
+    let what = match gone.what {
+        Was::Clear => format!("the clearing of database {}", gone.database),
+        Was::Tombstone => format!("the removal of key {name}"),
+        Was::Value => format!("key {name}"),
+    };
+    let of = if gone.database == 0 || gone.what == Was::Clear {
+        String::new()
+    } else {
+        format!(" of database {}", gone.database)
+    };
+    let fate = if gone.superseded { "nothing is lost: a newer record is sound" } else { "lost" };
+    format!("{what}{of}: {fate}")
+}
+
+#[derive(Serialize)]
+struct JsonReport<'a> {
+    dir: String,
+    sound: bool,
+    segments: u64,
+    bytes: u64,
+    records: u64,
+    findings: Vec<JsonFinding<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonFinding<'a> {
+    grade: &'static str,
+    kind: &'static str,
+    file: &'a str,
+    from: u64,
+    to: u64,
+    what: &'a str,
+    /// How the keys are known: by the segment's hint, by the damaged headers, or in part.
+    told: &'static str,
+    keys: Vec<JsonKey>,
+}
+
+#[derive(Serialize)]
+struct JsonKey {
+    key: Box<RawValue>,
+    database: u8,
+    was: &'static str,
+    offset: u64,
+    seq: u64,
+    lost: bool,
+}
+
+fn to_json(report: &Report) -> Result<String, Stop> {
+    let findings = report.findings.iter().map(json_finding).collect::<Result<_, _>>();
+    let report = JsonReport {
+        dir: report.dir.display().to_string(),
+        sound: report.is_sound(),
+        segments: report.segments,
+        bytes: report.bytes,
+        records: report.records,
+        findings: findings.map_err(shared::failure)?,
+    };
+    Ok(serde_json::to_string(&report).map_err(shared::failure)?)
+}
+
+fn json_finding(finding: &Finding) -> serde_json::Result<JsonFinding<'_>> {
+    Ok(JsonFinding {
+        grade: finding.grade.name(),
+        kind: finding.kind.name(),
+        file: &finding.file,
+        from: finding.range.start,
+        to: finding.range.end,
+        what: &finding.what,
+        told: finding.told.name(),
+        keys: finding.gone.iter().map(json_key).collect::<Result<_, _>>()?,
+    })
+}
+
+fn json_key(gone: &Gone) -> serde_json::Result<JsonKey> {
+    let mut key = Vec::new();
+    write_json_bytes(&gone.key, &mut key);
+    Ok(JsonKey {
+        key: serde_json::from_slice(&key)?,
+        database: gone.database,
+        was: gone.what.name(),
+        offset: gone.offset,
+        seq: gone.seq,
+        lost: !gone.superseded,
+    })
+}

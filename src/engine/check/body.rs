@@ -1,0 +1,233 @@
+//! All that lies behind the header of one segment: sound records, damage, a torn end.
+//!
+//! A closed segment is read in steps; only from the first fault on is it looked at as a whole, as it
+//! takes a search to find where records go on. What the disk does not give is damage, too.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Progress;
+use super::report::{Gone, Kind, Told, Was};
+use crate::engine::fs::{File, Map};
+use crate::engine::record::{self, Record};
+use crate::engine::scan::{self, Scan};
+use crate::engine::segment::{self, HEADER, Origin};
+use crate::engine::walk::Walk;
+
+/// The rest of a segment that has a fault is read into memory if it has no more bytes than this, and
+/// mapped otherwise: then a disk that fails just there ends the program.
+const LOADED: u64 = 256 << 20;
+/// Bytes read at once, and those that are given up together where that fails.
+const STEP: usize = 1 << 20;
+const PAGE: usize = 4096;
+
+/// A segment's file and what is known of it.
+#[derive(Clone)]
+pub struct Subject {
+    pub number: u64,
+    pub file: Arc<dyn File>,
+    pub len: u64,
+    pub origin: Origin,
+    /// What is wrong with its header.
+    pub header: Option<String>,
+    /// Its header is sound, and of a version that comes later.
+    pub newer_version: bool,
+    /// Whether it is the one that was written to.
+    pub newest: bool,
+}
+
+impl Subject {
+    /// Whether something was written behind its header.
+    pub fn has_records(&self) -> bool {
+        let mut first = [0; record::HEADER];
+        let read = self.file.read_exact_at(&mut first, HEADER as u64);
+        self.len > HEADER as u64 && (read.is_err() || first.iter().any(|b| *b != 0))
+    }
+
+    /// The file's name.
+    pub fn name(&self) -> String {
+        format!("{:08}.log", self.number)
+    }
+}
+
+/// A range that holds no sound record where there should be some.
+#[derive(Debug)]
+pub struct Damage {
+    pub kind: Kind,
+    pub range: Range<u64>,
+    pub what: String,
+    /// What the damaged headers tell.
+    pub gone: Vec<Gone>,
+    pub told: Told,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Body {
+    pub damage: Vec<Damage>,
+    /// What a crash left unfinished at the end.
+    pub torn: Option<Range<u64>>,
+    /// Where the records end.
+    pub end: u64,
+}
+
+/// Called with each sound record and its offset.
+pub type Visit<'v> = dyn FnMut(u64, &Record<'_>) + 'v;
+
+/// Reads the records of a segment in order. Its first `sure` bytes are known to have been complete:
+/// if it is the newest, only what is behind them can be torn.
+pub fn read(subject: &Subject, sure: u64, progress: &Progress, visit: &mut Visit<'_>) -> Body {
+    let start = HEADER as u64;
+    let closed = if subject.newest { sure.min(subject.len) } else { subject.len };
+    let mut body = Body { end: start.min(subject.len), ..Body::default() };
+    let mut walk = Walk::new(&*subject.file, start..closed);
+    let (mut fault, mut counted) = (false, 0);
+    while !fault && let Ok(true) = walk.fill() {
+        fault = walk.records(|offset, record, _| visit(offset, record)).is_err();
+        progress.done.add(walk.at() - counted);
+        (body.end, counted) = (walk.at(), walk.at());
+        walk.advance();
+    }
+    body.rest(subject, body.end..closed, false, visit);
+    body.rest(subject, closed.max(start)..subject.len, true, visit);
+    progress.done.add(subject.len.saturating_sub(counted));
+    body
+}
+
+impl Body {
+    fn rest(&mut self, subject: &Subject, range: Range<u64>, open: bool, visit: &mut Visit<'_>) {
+        if range.is_empty() {
+            return;
+        }
+        let loaded = Loaded::new(&*subject.file, range.clone());
+        let bytes = loaded.bytes();
+        let scan = scan::scan(bytes, range.start, subject.origin, open);
+        for (offset, record) in &scan.records {
+            visit(*offset, record);
+        }
+        for range in &scan.damage {
+            let from = (range.start - loaded.range.start) as usize;
+            self.damage.push(damage(&bytes[from..], range.clone(), &scan, &loaded.holes));
+        }
+        for hole in &loaded.holes {
+            if !self.damage.iter().any(|d| d.range.start <= hole.start && hole.end <= d.range.end) {
+                self.damage.push(unreadable(hole.clone()));
+            }
+        }
+        self.end = scan.end;
+        if open {
+            self.torn = scan.torn.map(|torn| scan.end..torn);
+        }
+    }
+}
+
+fn damage(bytes: &[u8], range: Range<u64>, scan: &Scan<'_>, holes: &[Range<u64>]) -> Damage {
+    if holes.iter().any(|hole| hole.start < range.end && range.start < hole.end) {
+        return unreadable(range);
+    }
+    let what = record::parse(bytes).err().map_or("no record is here", record::Fault::describe);
+    let told = scan.unreadable.iter().filter(|(offset, _)| range.contains(offset));
+    let (mut gone, mut bytes) = (Vec::new(), 0);
+    for (offset, record) in told {
+        bytes += record.size() as u64;
+        gone.push(Gone {
+            database: record.database,
+            key: record.key.to_vec(),
+            seq: record.seq,
+            offset: *offset,
+            what: Was::Value,
+            superseded: false,
+            hides: false,
+        });
+    }
+    // What is not told may be a record that cleared its database.
+    let all = bytes == range.end - range.start;
+    let told = if all { Told::ByHeaders } else { Told::InPart };
+    Damage { kind: Kind::Records, range, what: what.to_owned(), gone, told }
+}
+
+fn unreadable(range: Range<u64>) -> Damage {
+    let what = "the disk does not give it".to_owned();
+    Damage { kind: Kind::Unreadable, range, what, gone: Vec::new(), told: Told::InPart }
+}
+
+/// A range of a file, as a whole.
+struct Loaded {
+    range: Range<u64>,
+    content: Content,
+    /// What could not be read; zeros are in its place.
+    holes: Vec<Range<u64>>,
+}
+
+enum Content {
+    Read(Vec<u8>),
+    Mapped(Map),
+}
+
+impl Loaded {
+    fn new(file: &dyn File, range: Range<u64>) -> Loaded {
+        if range.end - range.start > LOADED
+            && let Ok(map) = file.map(range.end)
+        {
+            return Loaded { range, content: Content::Mapped(map), holes: Vec::new() };
+        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let mut holes = Vec::new();
+        for (i, step) in bytes.chunks_mut(STEP).enumerate() {
+            let at = range.start + (i * STEP) as u64;
+            if file.read_exact_at(step, at).is_err() {
+                read_pages(file, step, at, &mut holes);
+            }
+        }
+        Loaded { range, content: Content::Read(bytes), holes }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.content {
+            Content::Read(bytes) => bytes,
+            Content::Mapped(map) => {
+                let len = (self.range.end - self.range.start) as usize;
+                map.get(self.range.start, len).unwrap_or(&[])
+            }
+        }
+    }
+}
+
+/// Reads what can be read, page by page.
+fn read_pages(file: &dyn File, step: &mut [u8], from: u64, holes: &mut Vec<Range<u64>>) {
+    for (i, page) in step.chunks_mut(PAGE).enumerate() {
+        let at = from + (i * PAGE) as u64;
+        if file.read_exact_at(page, at).is_ok() {
+            continue;
+        }
+        page.fill(0);
+        let end = at + page.len() as u64;
+        match holes.last_mut() {
+            Some(last) if last.end == at => last.end = end,
+            _ => holes.push(at..end),
+        }
+    }
+}
+
+/// Opens segment files to be looked at.
+pub fn open(file: Arc<dyn File>, number: u64) -> io::Result<Subject> {
+    let len = file.len()?;
+    let mut bytes = [0; HEADER];
+    let problem = if len < HEADER as u64 {
+        Err(format!("it has {len} bytes, less than a header"))
+    } else if let Err(error) = file.read_exact_at(&mut bytes, 0) {
+        Err(format!("it cannot be read: {error}"))
+    } else {
+        segment::decode_header(&bytes)
+    };
+    let (origin, header) = match problem {
+        Ok((found, origin)) if found == number => (origin, None),
+        Ok((found, origin)) => (origin, Some(format!("it says that it is segment {found}"))),
+        // The two bytes that tell are the likeliest to be right still.
+        Err(what) if bytes[10] == Origin::Merged as u8 => (Origin::Merged, Some(what)),
+        Err(what) => (Origin::Log, Some(what)),
+    };
+    let newer_version = segment::is_of_newer_version(&bytes);
+    Ok(Subject { number, file, len, origin, header, newer_version, newest: false })
+}

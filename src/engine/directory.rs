@@ -1,0 +1,102 @@
+//! To whom a directory belongs: one process at a time, which has locked LOCK, and the engine that
+//! ENGINE names.
+//!
+//! Thread: whoever opens, checks or repairs a store.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::filename;
+use super::fs::{Fs, Lock};
+use crate::config::EngineKind;
+use crate::error::{KvsError, Result};
+
+/// Takes the directory's lock, waiting a while for another process to let go of it.
+pub(super) fn lock_dir(fs: &dyn Fs, dir: &Path, wait: Duration) -> Result<Lock> {
+    let path = dir.join(filename::LOCK);
+    let doing = || KvsError::io(format!("lock {}", path.display()));
+    let until = Instant::now() + wait;
+    loop {
+        if let Some(held) = fs.lock(&path).map_err(doing())? {
+            let file = fs.open(&path).map_err(doing())?;
+            file.set_len(0).map_err(doing())?;
+            let pid = format!("{}\n", std::process::id());
+            file.write_all_at(pid.as_bytes(), 0).map_err(doing())?;
+            return Ok(held);
+        }
+        if Instant::now() >= until {
+            return Err(locked(fs, dir));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The error that another process has the directory.
+fn locked(fs: &dyn Fs, dir: &Path) -> KvsError {
+    let holder = fs.read(&dir.join(filename::LOCK)).unwrap_or_default();
+    let pid = String::from_utf8_lossy(&holder).trim().parse().ok();
+    KvsError::Locked { dir: dir.to_owned(), pid }
+}
+
+/// Takes the lock of a directory that is only looked at: nothing is written or waited for. Without a
+/// lock file nobody ever had the directory open, and nobody has.
+pub(super) fn lock_to_look(fs: &dyn Fs, dir: &Path) -> Result<Option<Lock>> {
+    let path = dir.join(filename::LOCK);
+    let doing = || KvsError::io(format!("lock {}", path.display()));
+    match fs.read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(doing()(error)),
+        Ok(_) => {}
+    }
+    match fs.lock(&path) {
+        Ok(Some(held)) => Ok(Some(held)),
+        Ok(None) => Err(locked(fs, dir)),
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Ok(None),
+        Err(error) => Err(doing()(error)),
+    }
+}
+
+/// The engine that made a directory. One whose name a crash left unfinished is told by nobody.
+pub(super) fn made_by(fs: &dyn Fs, dir: &Path) -> std::io::Result<Option<String>> {
+    match fs.read(&dir.join(filename::ENGINE)) {
+        Ok(bytes) => {
+            let name = bytes.strip_suffix(b"\n").filter(|name| !name.contains(&0));
+            Ok(Some(
+                name.map(|name| String::from_utf8_lossy(name).trim().to_owned())
+                    .unwrap_or_default(),
+            ))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a directory that another engine has made, and touches nothing in it.
+pub(super) fn refuse_other_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
+    let (made_by, engine) = (made_by(fs, dir).ok().flatten().unwrap_or_default(), engine.name());
+    if made_by.is_empty() || made_by == engine {
+        return Ok(());
+    }
+    Err(KvsError::Invalid(format!(
+        "{} was made by the engine '{made_by}', not '{engine}'; use --engine {made_by} or another \
+         directory",
+        dir.display()
+    )))
+}
+
+/// Notes which engine made the directory; refuses it if it was another one.
+pub fn name_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -> Result<()> {
+    refuse_other_engine(fs, dir, engine)?;
+    let (path, engine) = (dir.join(filename::ENGINE), engine.name());
+    let doing = || KvsError::io(format!("write {}", path.display()));
+    let file = match made_by(fs, dir).map_err(doing())? {
+        Some(name) if !name.is_empty() => return Ok(()),
+        Some(_) => fs.open(&path),
+        None => fs.create(&path),
+    };
+    let file = file.map_err(doing())?;
+    file.set_len(0).map_err(doing())?;
+    file.write_all_at(format!("{engine}\n").as_bytes(), 0).map_err(doing())?;
+    file.sync_data().map_err(doing())
+}
