@@ -2,9 +2,9 @@
 //! request by a value of VALUE_BYTES, and nothing is verified or stored.
 //! `ceiling [ADDR [LOOPS [VALUE_BYTES]]]`, by default 127.0.0.1:4002, one loop and 100 bytes.
 
-use std::net::SocketAddr;
-
-use kvs::reactor::{ConnId, Connection, Connections, Control, Listener, Options, Reactor, Service};
+use kvs::reactor::{
+    ConnId, Connection, Connections, Control, Listener, Options, Peer, Reactor, Service,
+};
 use kvs::{KvsError, Result};
 
 const OK: &[u8] = b"+OK\r\n";
@@ -18,7 +18,7 @@ impl Service for Ceiling {
     type Session = ();
     type Mail = ();
 
-    fn open(&mut self, _: &mut Control, _: ConnId, _: SocketAddr) {}
+    fn open(&mut self, _: &mut Control, _: ConnId, _: Peer) {}
 
     fn data(&mut self, _: &mut Control, conn: &mut Connection<()>) {
         let parts = conn.parts();

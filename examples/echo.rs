@@ -1,9 +1,9 @@
 //! An echo server: `echo [ADDR]`, by default on 127.0.0.1:4001. The smallest service there is.
 
-use std::net::SocketAddr;
-
 use kvs::Result;
-use kvs::reactor::{ConnId, Connection, Connections, Control, Listener, Options, Reactor, Service};
+use kvs::reactor::{
+    ConnId, Connection, Connections, Control, Listener, Options, Peer, Reactor, Service,
+};
 
 struct Echo;
 
@@ -11,7 +11,7 @@ impl Service for Echo {
     type Session = ();
     type Mail = ();
 
-    fn open(&mut self, _: &mut Control, _: ConnId, _: SocketAddr) {}
+    fn open(&mut self, _: &mut Control, _: ConnId, _: Peer) {}
 
     fn data(&mut self, _: &mut Control, conn: &mut Connection<()>) {
         let parts = conn.parts();

@@ -83,3 +83,194 @@ fn who_has_not_logged_in_cannot_fill_the_memory() {
     slow.write_all(b"\r\n").unwrap();
     expect(&mut slow, b"$-1\r\n");
 }
+
+/// The value behind `name=` in a line of CLIENT LIST.
+fn field<'l>(line: &'l str, name: &str) -> &'l str {
+    let start = format!("{name}=");
+    line.split(' ').find_map(|word| word.strip_prefix(&start)).unwrap()
+}
+
+fn text(value: Value) -> String {
+    match value {
+        Value::Bulk(text) => String::from_utf8(text).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// On two loops, so that at least one of those asked about is on another than who asks.
+#[test]
+fn connections_are_listed_from_any_loop() {
+    let server = Running::start(|config| config.loops = 2);
+    let mut clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        assert_eq!(says(client, &format!("client setname c{i}")), ok());
+    }
+    says(&mut clients[1], "select 5");
+    assert_eq!(says(&mut clients[1], "incr n"), Value::Integer(1));
+    let list = text(says(&mut clients[0], "client list"));
+    let mut lines: Vec<&str> =
+        list.lines().filter(|line| !field(line, "name").is_empty()).collect();
+    lines.sort_by_key(|line| field(line, "name"));
+    assert_eq!(
+        lines.iter().map(|line| field(line, "name")).collect::<Vec<_>>(),
+        ["c0", "c1", "c2"]
+    );
+    assert_eq!(
+        lines.iter().map(|line| field(line, "cmd")).collect::<Vec<_>>(),
+        ["client|list", "incr", "client|setname"]
+    );
+    assert_eq!(field(lines[1], "db"), "5");
+    assert_eq!(field(lines[0], "laddr"), server.addr().to_string());
+    let Value::Integer(id) = says(&mut clients[1], "client id") else { panic!("CLIENT ID") };
+    assert_eq!(field(lines[1], "id"), id.to_string());
+    let info = text(says(&mut clients[1], "client info"));
+    assert_eq!((field(&info, "id"), field(&info, "cmd")), (field(lines[1], "id"), "client|info"));
+    // What Redis 7.0 lists, in its order.
+    let names: Vec<&str> =
+        info.trim_end().split(' ').map(|word| word.split('=').next().unwrap()).collect();
+    assert_eq!(
+        names.join(" "),
+        "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem \
+         multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp"
+    );
+    let both = text(says(&mut clients[0], &format!("client list id {id} 123456 {id}")));
+    assert_eq!(both.lines().count(), 2);
+    drop(clients.pop());
+    serving::wait_for("the end of one", || {
+        (!text(says(&mut clients[0], "client list")).contains("name=c2 ")).then_some(())
+    });
+}
+
+#[test]
+fn connections_are_killed_from_any_loop() {
+    let server = Running::start(|config| config.loops = 2);
+    let mut killer = server.client();
+    for round in 0..8 {
+        let mut victim = server.client();
+        let id = match says(&mut victim, "client id") {
+            Value::Integer(id) => id,
+            other => panic!("{other:?}"),
+        };
+        let line = text(says(&mut killer, &format!("client list id {id}")));
+        let addr = field(&line, "addr").to_owned();
+        let (kill, killed) = match round % 4 {
+            0 => (format!("client kill {addr}"), ok()),
+            1 => (format!("client kill id {id}"), Value::Integer(1)),
+            2 => (format!("client kill addr {addr} user default type normal"), Value::Integer(1)),
+            _ => (format!("client kill id {id} type pubsub"), Value::Integer(0)),
+        };
+        assert_eq!(says(&mut killer, &kill), killed);
+        // From the reply on, nothing that the victim asks for is done.
+        let refused = victim.call(&["SET", "k", "v"]);
+        assert_eq!(refused.is_ok(), round % 4 == 3, "{refused:?}");
+        assert_eq!(says(&mut killer, "exists k"), Value::Integer((round % 4 == 3).into()));
+        says(&mut killer, "del k");
+    }
+    let me = format!("client kill laddr {}", server.addr());
+    let mut others: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    others.iter_mut().for_each(|client| drop(says(client, "ping")));
+    let Value::Integer(killed) = says(&mut killer, &me) else { panic!("CLIENT KILL") };
+    assert!(killed >= 3, "{killed}");
+    assert!(others.iter_mut().all(|client| client.call(&["PING"]).is_err()));
+    // It counts itself if told to, and hears of it.
+    assert_eq!(says(&mut killer, &format!("{me} skipme no")), Value::Integer(1));
+    assert!(killer.call(&["PING"]).is_err());
+}
+
+#[test]
+fn replies_are_left_out_on_request() {
+    let server = Running::start(|_| {});
+    let ask = |text: &str| shown(&converse(server.addr(), text.as_bytes()));
+    assert_eq!(
+        ask("client reply off\nset a 1\nget a\nfoo\nincr a\nclient reply on\nget a\n"),
+        "+OK\\r\\n$1\\r\\n2\\r\\n"
+    );
+    assert_eq!(
+        ask("client reply skip\nincr a\nincr a\nclient reply skip\nping\nget a\n"),
+        ":4\\r\\n$1\\r\\n4\\r\\n"
+    );
+    // A SKIP that is skipped itself skips the next; errors and JSON lines are replies, too.
+    assert_eq!(ask("client reply skip\nclient reply skip\nincr a\nget a\n"), "$1\\r\\n5\\r\\n");
+    let skipped = ask("client reply skip\nnosuch\nclient reply skip\n{\n{\"cmd\":\"dbsize\"}\n");
+    assert_eq!(skipped.replace('\\', ""), "{\"ok\":true,\"value\":1}n");
+    let off = ask("client reply off\nclient reply skip\nping\nclient reply on\nping\n");
+    assert_eq!(off, "+OK\\r\\n+PONG\\r\\n");
+    assert_eq!(ask("client reply off\nreset\nping\n"), "+RESET\\r\\n+PONG\\r\\n");
+    assert_eq!(ask("client reply skip\nreset\nping\n"), "+PONG\\r\\n");
+}
+
+/// What a pause holds back comes in order when it ends, and reads go on if only writes are held.
+#[test]
+fn a_pause_holds_requests_back_in_order() {
+    let server = Running::start(|config| config.loops = 2);
+    let (mut boss, mut writer, mut reader) = (server.client(), server.client(), server.client());
+    for client in [&mut boss, &mut writer, &mut reader] {
+        assert_eq!(says(client, "set k 0"), ok());
+    }
+    assert_eq!(says(&mut boss, "client pause 100000 write"), ok());
+    for line in ["get k", "incr k", "get k", "ping"] {
+        writer.send(&line.split(' ').collect::<Vec<_>>());
+    }
+    writer.flush().unwrap();
+    assert_eq!(writer.receive().unwrap(), Value::Bulk(b"0".into()));
+    serving::wait_for("the held writer", || {
+        let list = text(says(&mut boss, "client list"));
+        list.lines().any(|line| field(line, "flags") == "b").then_some(())
+    });
+    for _ in 0..50 {
+        assert_eq!(says(&mut reader, "get k"), Value::Bulk(b"0".into()));
+    }
+    assert_eq!(says(&mut boss, "client unpause"), ok());
+    assert_eq!(writer.receive().unwrap(), Value::Integer(1));
+    assert_eq!(writer.receive().unwrap(), Value::Bulk(b"1".into()));
+    assert_eq!(writer.receive().unwrap(), Value::Simple("PONG".into()));
+
+    // One of everything ends by itself, on every loop.
+    assert_eq!(says(&mut boss, "client pause 50"), ok());
+    let begin = std::time::Instant::now();
+    for client in [&mut boss, &mut writer, &mut reader] {
+        client.send(&["INCR", "k"]);
+        client.flush().unwrap();
+    }
+    let mut counts: Vec<Value> =
+        [&mut boss, &mut writer, &mut reader].map(|client| client.receive().unwrap()).into();
+    // The reply to PAUSE came after it began.
+    assert!(begin.elapsed() >= std::time::Duration::from_millis(40), "{:?}", begin.elapsed());
+    counts.sort_by_key(|count| format!("{count:?}"));
+    assert_eq!(counts, [2, 3, 4].map(Value::Integer));
+}
+
+/// It would have to wait for a day.
+#[test]
+fn a_stop_ends_a_pause() {
+    let server = Running::start(|_| {});
+    let (mut boss, mut writer) = (server.client(), server.client());
+    assert_eq!(says(&mut boss, "client pause 86400000 write"), ok());
+    writer.send(&["SET", "k", "v"]);
+    writer.flush().unwrap();
+    serving::wait_for("the held writer", || {
+        let list = text(says(&mut boss, "client list"));
+        list.lines().any(|line| field(line, "flags") == "b").then_some(())
+    });
+    server.stop().unwrap();
+    assert_eq!(writer.receive().unwrap(), ok());
+}
+
+#[test]
+fn idle_connections_are_closed_on_request() {
+    let server = Running::start(|config| config.loops = 2);
+    let (mut busy, mut idle) = (server.client(), server.client());
+    assert_eq!(says(&mut idle, "ping"), Value::Simple("PONG".into()));
+    // It is held back, not idle.
+    let mut held = server.client();
+    assert_eq!(says(&mut busy, "client pause 100000 write"), ok());
+    held.send(&["SET", "k", "v"]);
+    held.flush().unwrap();
+    assert_eq!(says(&mut busy, "config set timeout 1"), ok());
+    serving::wait_for("the end of who is idle", || {
+        (text(says(&mut busy, "client list")).lines().count() == 2).then_some(())
+    });
+    assert!(idle.call(&["PING"]).is_err());
+    assert_eq!(says(&mut busy, "client unpause"), ok());
+    assert_eq!(held.receive().unwrap(), ok());
+}

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs::reactor::{
-    ConnId, Connection, Connections, Control, Counts, Listener, Options, OutputLimits, Post,
+    ConnId, Connection, Connections, Control, Counts, Listener, Options, OutputLimits, Peer, Post,
     Reactor, Service,
 };
 
@@ -98,7 +98,7 @@ impl Service for Lines {
     type Session = Session;
     type Mail = Mail;
 
-    fn open(&mut self, _: &mut Control, id: ConnId, _: SocketAddr) -> Session {
+    fn open(&mut self, _: &mut Control, id: ConnId, _: Peer) -> Session {
         let _ = self.events.send(Event::Opened(self.index, id));
         Session::default()
     }

@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::{Bound, ControlFlow};
+use std::time::Duration;
 
+use super::client::{ClientFilter, Replies};
 use crate::error::KvsError;
 use crate::protocol::Version;
 
@@ -156,8 +158,8 @@ pub trait Client {
     /// Switches it, from this command's own reply on.
     fn set_version(&mut self, version: Version);
     /// Its name, empty unless it was given one.
-    fn name(&self) -> &[u8] {
-        b""
+    fn name(&self) -> Vec<u8> {
+        Vec::new()
     }
     /// Names it. A server without names forgets it.
     fn set_name(&mut self, _name: &[u8]) {}
@@ -174,22 +176,39 @@ pub trait Client {
         let _ = password;
         true
     }
-    /// Logs out, if logging in is asked for.
-    fn forget_login(&mut self) {}
+    /// For RESET: logs out, if logging in is asked for, and has requests answered again.
+    fn start_over(&mut self) {}
     /// Makes it work on this database from its next command on; whether there is such a one.
     fn select(&mut self, database: usize) -> bool {
         database == 0
     }
-    /// Its line in CLIENT LIST, without the line end.
-    fn describe(&self) -> String {
-        let name = String::from_utf8_lossy(self.name());
+    /// The lines of CLIENT LIST for those that match, each with its line end.
+    fn list(&self, filter: &ClientFilter) -> String {
+        let _ = filter;
+        let name = self.name();
+        let name = String::from_utf8_lossy(&name);
         let resp = if self.version() == Version::Resp3 { 3 } else { 2 };
-        format!("id={} name={name} db=0 resp={resp}", self.id())
+        format!("id={} name={name} db=0 resp={resp}\n", self.id())
     }
-    /// The lines of CLIENT LIST, each with its line end: every connection that is known.
-    fn list(&self) -> String {
-        self.describe() + "\n"
+    /// Closes those that match; how many. If it is one of them, once its replies so far have left.
+    fn kill(&mut self, filter: &ClientFilter) -> usize {
+        let _ = filter;
+        0
     }
+    /// Has this and the following requests answered or not.
+    fn set_replies(&mut self, replies: Replies) {
+        let _ = replies;
+    }
+    /// Notes its wish not to be evicted; nobody is.
+    fn set_no_evict(&mut self, wish: bool) {
+        let _ = wish;
+    }
+    /// Holds back all clients' requests, or those that write, for so long.
+    fn pause(&mut self, time: Duration, all: bool) {
+        let _ = (time, all);
+    }
+    /// Ends that.
+    fn unpause(&mut self) {}
     /// Sets the counters that INFO shows back to zero, as far as they can be.
     fn reset_stats(&mut self) {}
     /// Closes it once the replies so far have left.

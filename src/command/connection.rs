@@ -168,7 +168,7 @@ fn reset(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome
     client.set_version(Version::Resp2);
     client.set_name(b"");
     client.select(0);
-    client.forget_login();
+    client.start_over();
     reply.simple("RESET");
     Ok(())
 }

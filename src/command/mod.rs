@@ -32,6 +32,7 @@ mod introspection;
 mod keys;
 mod lcs;
 mod lookup;
+mod numbering;
 mod numbers;
 mod options;
 mod ordered;
@@ -44,9 +45,11 @@ mod table;
 mod testing;
 
 pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Writes};
+pub use client::{ClientFilter, Replies};
 pub use clock::now_ms;
 pub use glob::{matches, matches_nocase};
 pub use lookup::lookup;
+pub use numbering::{Numbers, numbered};
 pub use table::{Command, Flags, Group, commands, is_cross_protocol, keys_of, prepare};
 
 use crate::protocol::{Args, Reply};

@@ -123,8 +123,8 @@ impl Client for TestClient {
         self.version = version;
     }
 
-    fn name(&self) -> &[u8] {
-        &self.name
+    fn name(&self) -> Vec<u8> {
+        self.name.clone()
     }
 
     fn set_name(&mut self, name: &[u8]) {

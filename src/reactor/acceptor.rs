@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use socket2::{SockRef, TcpKeepalive};
 
+use super::admission::Admission;
 use super::event_loop::{BELL, Order};
 use super::mailbox::{Bell, Mailbox, Post};
 use super::stats::Stats;
@@ -77,7 +79,7 @@ pub(super) struct Acceptor {
     stop: Mailbox<()>,
     loops: Vec<Post<Order>>,
     next_loop: usize,
-    max_connections: usize,
+    admission: Admission,
     rejection: Vec<u8>,
     stats: Stats,
     /// Accepting failed and is tried again then.
@@ -92,7 +94,7 @@ impl Acceptor {
         mut listeners: Vec<Listener>,
         (poll, bell, stop): (Poll, Arc<Bell>, Mailbox<()>),
         loops: Vec<Post<Order>>,
-        (max_connections, rejection): (usize, Vec<u8>),
+        (admission, rejection): (Admission, Vec<u8>),
         stats: Stats,
     ) -> Result<Acceptor> {
         for (index, listener) in listeners.iter_mut().enumerate() {
@@ -108,7 +110,7 @@ impl Acceptor {
             stop,
             loops,
             next_loop: 0,
-            max_connections,
+            admission,
             rejection,
             stats,
             retry_at: None,
@@ -197,14 +199,20 @@ impl Acceptor {
 
     /// Hands the connection to the next loop, or turns it away at the limit.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
-        if self.stats.open() >= self.max_connections {
+        let limit = self.admission.connections();
+        if self.stats.open() >= limit {
             self.stats.note_rejected();
-            log::debug!("turning away {peer}: {} connections are open", self.max_connections);
+            log::debug!("turning away {peer}: {limit} connections are open");
             turn_away(socket, &self.rejection);
             return;
         }
         if let Err(error) = socket.set_nodelay(true) {
             log::debug!("setting TCP_NODELAY for {peer}: {error}");
+        }
+        if let Some(after) = self.admission.keepalive() {
+            keep_alive(&socket, after).unwrap_or_else(|error| {
+                log::debug!("setting SO_KEEPALIVE for {peer}: {error}");
+            });
         }
         self.stats.note_accepted();
         let mut order = Order::Adopt(socket, peer);
@@ -217,6 +225,13 @@ impl Acceptor {
         }
         self.stats.note_closed();
     }
+}
+
+/// Has the system ask a peer that was silent for `after`, three times, before it gives it up.
+fn keep_alive(socket: &TcpStream, after: Duration) -> io::Result<()> {
+    let between = (after / 3).max(Duration::from_secs(1));
+    let probes = TcpKeepalive::new().with_time(after).with_interval(between).with_retries(3);
+    SockRef::from(socket).set_tcp_keepalive(&probes)
 }
 
 /// Sends a last word as far as it goes without waiting.

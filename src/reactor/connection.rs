@@ -34,6 +34,17 @@ pub(super) enum Closing {
     Now,
 }
 
+/// The other end of a connection, and this one.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Where it comes from.
+    pub addr: SocketAddr,
+    /// The address of this machine that it came to.
+    pub local: SocketAddr,
+    /// The socket's descriptor, to show.
+    pub descriptor: i32,
+}
+
 /// One connection of a loop, with the service's session.
 #[derive(Debug)]
 pub struct Connection<S> {

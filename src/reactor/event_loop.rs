@@ -9,6 +9,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,11 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::connection::{Closing, Connection, Received};
+use super::connection::{Closing, Connection, Peer, Received};
 use super::connections::Connections;
 use super::linger::Lingering;
 use super::mailbox::{Bell, Mailbox};
-use super::options::{Options, OutputLimits};
+use super::options::Options;
 use super::service::{Control, Due, Service};
 use super::stats::{self, Stats};
 
@@ -63,7 +64,6 @@ pub(super) struct EventLoop<S: Service> {
     bell: Arc<Bell>,
     orders: Mailbox<Order>,
     mails: Mailbox<S::Mail>,
-    limits: OutputLimits,
     read_budget: usize,
 }
 
@@ -71,14 +71,13 @@ impl<S: Service> EventLoop<S> {
     pub(super) fn new(seed: Seed<S::Mail>, options: &Options, service: S) -> EventLoop<S> {
         EventLoop {
             service,
-            ctl: Control::new(seed.index, seed.stats),
+            ctl: Control::new(seed.index, seed.stats, options.output),
             conns: Connections::new(),
             lingering: Lingering::new(FIRST_LINGERING),
             poll: seed.poll,
             bell: seed.bell,
             orders: seed.orders,
             mails: seed.mails,
-            limits: options.output,
             read_budget: options.read_budget.max(1),
         }
     }
@@ -239,8 +238,13 @@ impl<S: Service> EventLoop<S> {
             self.ctl.stats.note_closed();
             return;
         }
-        let session = self.service.open(&mut self.ctl, id, peer);
-        self.conns.insert(Connection::new(id, peer, socket, session, self.limits.soft));
+        let ends = Peer {
+            addr: peer,
+            local: socket.local_addr().unwrap_or(peer),
+            descriptor: socket.as_raw_fd(),
+        };
+        let session = self.service.open(&mut self.ctl, id, ends);
+        self.conns.insert(Connection::new(id, peer, socket, session, self.ctl.limits.soft));
         stats::add(&self.ctl.stats.of_loop(self.ctl.index).open, 1);
     }
 
@@ -285,11 +289,11 @@ impl<S: Service> EventLoop<S> {
         }
         let pending = conn.pending_output();
         conn.note_congestion();
-        if pending > self.limits.hard {
+        if pending > self.ctl.limits.hard {
             self.cut_off(slot, "too many bytes of replies wait for it");
         } else if conn.congested && conn.stall.is_none() {
             conn.sent_since = 0;
-            conn.stall = Some(self.ctl.add_timer(self.limits.stall, Due::Stall(conn.id())));
+            conn.stall = Some(self.ctl.add_timer(self.ctl.limits.stall, Due::Stall(conn.id())));
         } else if !conn.congested
             && let Some(timer) = conn.stall.take()
         {

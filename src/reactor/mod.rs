@@ -28,6 +28,7 @@
 //!   connection without either holds no buffer.
 
 mod acceptor;
+mod admission;
 mod buffer;
 mod connection;
 mod connections;
@@ -42,8 +43,9 @@ mod threads;
 mod timer_queue;
 
 pub use acceptor::Listener;
+pub use admission::Admission;
 pub use buffer::Buffer;
-pub use connection::{ConnId, Connection, Parts};
+pub use connection::{ConnId, Connection, Parts, Peer};
 pub use connections::Connections;
 pub use mailbox::Post;
 pub use options::{Options, OutputLimits};

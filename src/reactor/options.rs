@@ -26,8 +26,10 @@ impl Default for OutputLimits {
 pub struct Options {
     /// Event loops, one thread each; at least 1.
     pub loops: usize,
-    /// Connections open at once over all loops.
+    /// Connections open at once over all loops, to begin with.
     pub max_connections: usize,
+    /// When the system asks a silent peer whether it is still there, to begin with.
+    pub keepalive: Option<Duration>,
     /// Sent, as far as the socket takes it at once, to a connection beyond `max_connections`.
     pub rejection: Vec<u8>,
     /// Bounds on waiting replies, per connection.
@@ -37,11 +39,12 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// One loop, 10,000 connections, no rejection message, 256 KiB per turn.
+    /// One loop, 10,000 connections, no keepalive, no rejection message, 256 KiB per turn.
     fn default() -> Self {
         Options {
             loops: 1,
             max_connections: 10_000,
+            keepalive: None,
             rejection: Vec::new(),
             output: OutputLimits::default(),
             read_budget: 256 << 10,

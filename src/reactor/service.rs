@@ -3,11 +3,11 @@
 //! Everything here happens on the loop's thread. A service never blocks: what could wait for a disk,
 //! a lock or another thread is handed to workers, who post the answer back.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::connection::{ConnId, Connection};
+use super::connection::{ConnId, Connection, Peer};
 use super::connections::Connections;
+use super::options::OutputLimits;
 use super::stats::Stats;
 use super::timer_queue::{TimerId, TimerQueue};
 
@@ -19,7 +19,7 @@ pub trait Service: Sized + 'static {
     type Mail: Send + 'static;
 
     /// A connection was opened.
-    fn open(&mut self, ctl: &mut Control, id: ConnId, peer: SocketAddr) -> Self::Session;
+    fn open(&mut self, ctl: &mut Control, id: ConnId, peer: Peer) -> Self::Session;
 
     /// There is input: new bytes, or the peer sent its last ([`Connection::eof`]), or the connection
     /// was resumed, or it asked to be [called again](Connection::call_again). Consumes what it can.
@@ -77,11 +77,13 @@ pub struct Control {
     pub(super) timers: TimerQueue<Due>,
     pub(super) stopping: bool,
     pub(super) stats: Stats,
+    pub(super) limits: OutputLimits,
 }
 
 impl Control {
-    pub(super) fn new(index: usize, stats: Stats) -> Control {
-        Control { index, now: Instant::now(), timers: TimerQueue::new(), stopping: false, stats }
+    pub(super) fn new(index: usize, stats: Stats, limits: OutputLimits) -> Control {
+        let (now, timers) = (Instant::now(), TimerQueue::new());
+        Control { index, now, timers, stopping: false, stats, limits }
     }
 
     /// Which loop this is, from 0.
@@ -108,6 +110,11 @@ impl Control {
     /// Whether a graceful stop has begun.
     pub fn is_stopping(&self) -> bool {
         self.stopping
+    }
+
+    /// Changes the bytes of waiting output above which a connection of this loop is cut off.
+    pub fn set_output_limit(&mut self, hard: usize) {
+        self.limits.hard = hard;
     }
 
     /// The counters of the whole reactor.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use super::acceptor::{Acceptor, Listener};
+use super::admission::Admission;
 use super::event_loop::{BELL, EventLoop, Order, Seed};
 use super::mailbox::{Bell, Post, mailbox};
 use super::options::Options;
@@ -32,6 +33,7 @@ pub struct Reactor<M: Send + 'static> {
     loops: Vec<JoinHandle<io::Result<()>>>,
     addrs: Vec<SocketAddr>,
     stats: Stats,
+    admission: Admission,
 }
 
 impl<M: Send + 'static> Reactor<M> {
@@ -62,7 +64,8 @@ impl<M: Send + 'static> Reactor<M> {
         }
         let (poll, bell) = poll_with_bell()?;
         let (stop_acceptor, stop) = mailbox(&bell);
-        let limit = (options.max_connections, options.rejection.clone());
+        let admission = Admission::new(options.max_connections, options.keepalive);
+        let limit = (admission.clone(), options.rejection.clone());
         let acceptor =
             Acceptor::new(listeners, (poll, bell, stop), orders.clone(), limit, stats.clone())?;
 
@@ -74,6 +77,7 @@ impl<M: Send + 'static> Reactor<M> {
             loops: Vec::new(),
             addrs,
             stats,
+            admission,
         };
         reactor.spawn_loops(seeds, options, Arc::new(factory))?;
         reactor.acceptor = Some(spawn("acceptor".into(), move || acceptor.run())?);
@@ -120,6 +124,11 @@ impl<M: Send + 'static> Reactor<M> {
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Who is let in.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Whether a thread has ended that should be running: a service panicked or a poll failed. The

@@ -23,6 +23,10 @@ const KEEP: usize = 1024 * 1024;
 pub enum Mail {
     /// Requests that were run, with their replies.
     Done(Box<Batch>),
+    /// This connection is to be closed.
+    Kill(ConnId),
+    /// Settings or the pause have changed.
+    Changed,
 }
 
 /// One request.

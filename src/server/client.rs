@@ -2,10 +2,12 @@
 //!
 //! Thread: the connection's loop.
 
+use std::time::Duration;
+
 use super::info;
 use super::session::State;
 use super::shared::{Shared, StopReason};
-use crate::command::Client;
+use crate::command::{Client, ClientFilter, Replies};
 use crate::protocol::Version;
 
 /// See the module.
@@ -23,7 +25,7 @@ impl<'a> LocalClient<'a> {
 
 impl Client for LocalClient<'_> {
     fn id(&self) -> u64 {
-        self.state.number
+        self.state.entry.number
     }
 
     fn version(&self) -> Version {
@@ -34,12 +36,12 @@ impl Client for LocalClient<'_> {
         self.state.version = version;
     }
 
-    fn name(&self) -> &[u8] {
-        &self.state.name
+    fn name(&self) -> Vec<u8> {
+        self.state.entry.name()
     }
 
     fn set_name(&mut self, name: &[u8]) {
-        self.state.name = name.to_vec();
+        self.state.entry.set_name(name);
     }
 
     fn select(&mut self, database: usize) -> bool {
@@ -52,16 +54,31 @@ impl Client for LocalClient<'_> {
         }
     }
 
-    fn describe(&self) -> String {
-        format!(
-            "id={} addr={} laddr={} name={} db={} resp={}",
-            self.state.number,
-            self.state.peer,
-            self.shared.config.addr,
-            String::from_utf8_lossy(&self.state.name),
-            self.state.database,
-            if self.state.version == Version::Resp3 { 3 } else { 2 },
-        )
+    fn list(&self, filter: &ClientFilter) -> String {
+        self.shared.registry.list(filter)
+    }
+
+    fn kill(&mut self, filter: &ClientFilter) -> usize {
+        let (killed, me_too) = self.shared.registry.kill(filter, self.state.entry.number);
+        self.state.closing |= me_too;
+        killed
+    }
+
+    fn set_replies(&mut self, replies: Replies) {
+        self.state.manners.set(replies);
+    }
+
+    fn set_no_evict(&mut self, wish: bool) {
+        self.state.no_evict = wish;
+    }
+
+    fn pause(&mut self, time: Duration, all: bool) {
+        self.shared.pause.begin(time, all);
+    }
+
+    fn unpause(&mut self) {
+        self.shared.pause.end();
+        self.shared.registry.announce_change();
     }
 
     fn has_password(&self) -> bool {
@@ -78,7 +95,8 @@ impl Client for LocalClient<'_> {
         right
     }
 
-    fn forget_login(&mut self) {
+    fn start_over(&mut self) {
+        self.state.manners.start_over();
         self.state.authenticated = !self.has_password();
     }
 
@@ -110,7 +128,7 @@ impl Client for LocalClient<'_> {
     }
 
     fn shutdown(&mut self) {
-        log::info!("SHUTDOWN was called by {}", self.state.peer);
+        log::info!("SHUTDOWN was called by {}", self.state.entry.peer.addr);
         // Full means that the stop is under way.
         let _ = self.shared.stop.try_send(StopReason::Command);
         self.state.closing = true;

@@ -3,23 +3,32 @@
 //!
 //! Thread: its loop. Invariants: nothing in here waits; one message per worker and poll wake.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::batch::Mail;
+use super::batch::{Batch, Mail};
 use super::outbox::Outbox;
 use super::session::{Session, Verdict};
 use super::shared::{Backend, Shared};
 use crate::engine::{KvStore, ReadJob, WriteJob};
-use crate::reactor::{ConnId, Connection, Connections, Control, Post, Service};
+use crate::reactor::{ConnId, Connection, Connections, Control, Peer, Post, Service, TimerId};
 
 /// How long a full queue is left alone before it is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// Connections are numbered over all loops.
-static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+/// How often idle connections are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What timers are for.
+#[derive(Clone, Copy)]
+enum Tick {
+    /// The flush at the end of this wake tries again what was full.
+    Retry,
+    /// A pause may have ended.
+    Pause,
+    /// Idle connections are closed.
+    Sweep,
+}
 
 /// See the module.
 pub struct Dispatcher {
@@ -30,7 +39,8 @@ pub struct Dispatcher {
     /// What the workers' queues had no room for.
     parked_writes: Option<Box<dyn WriteJob>>,
     parked_reads: Vec<Box<dyn ReadJob>>,
-    retry_set: bool,
+    /// By [`Tick`]: the timer that is set.
+    ticks: [Option<TimerId>; 3],
 }
 
 impl Dispatcher {
@@ -43,7 +53,7 @@ impl Dispatcher {
             outbox,
             parked_writes: None,
             parked_reads: Vec::new(),
-            retry_set: false,
+            ticks: [None; 3],
         }
     }
 
@@ -87,19 +97,80 @@ impl Dispatcher {
 
     /// Connections that waited for room go on.
     fn wake_waiting(&mut self, conns: &mut Connections<Session>) {
-        for id in std::mem::take(&mut self.outbox.waiting) {
-            if let Some(conn) = conns.get_mut(id)
-                && conn.session.unstall()
-            {
-                conn.resume_reading();
-            }
+        resume(std::mem::take(&mut self.outbox.waiting), conns);
+    }
+
+    fn set_timer(&mut self, ctl: &mut Control, after: Duration, tick: Tick) {
+        let timer = &mut self.ticks[tick as usize];
+        if timer.is_none() {
+            *timer = Some(ctl.timer_after(after, tick as u64));
         }
     }
 
-    fn retry_later(&mut self, ctl: &mut Control) {
-        if !self.retry_set {
-            ctl.timer_after(RETRY, 0);
-            self.retry_set = true;
+    /// Lets those go on that wait for the end of a pause, or waits on.
+    fn end_pause(&mut self, ctl: &mut Control, conns: &mut Connections<Session>) {
+        match self.shared.pause.left() {
+            Some(left) if !ctl.is_stopping() => {
+                if !self.outbox.paused.is_empty() {
+                    self.set_timer(ctl, left, Tick::Pause);
+                }
+            }
+            _ => resume(std::mem::take(&mut self.outbox.paused), conns),
+        }
+    }
+
+    /// Has idle connections looked for, if they are to be closed.
+    fn begin_sweeps(&mut self, ctl: &mut Control) {
+        if self.shared.config.live.timeout.get() > 0 {
+            self.set_timer(ctl, SWEEP, Tick::Sweep);
+        }
+    }
+
+    /// Closes who has been idle for too long, but not while something is under way.
+    fn sweep(&mut self, ctl: &mut Control, conns: &mut Connections<Session>) {
+        let timeout = self.shared.config.live.timeout.get();
+        let now = i64::from(self.shared.registry.second(ctl.now()));
+        let is_idle = |conn: &&Connection<Session>| {
+            now - i64::from(conn.session.entry().seen()) > timeout && conn.session.is_idle()
+        };
+        if timeout <= 0 {
+            return;
+        }
+        let idle: Vec<ConnId> = conns.iter().filter(is_idle).map(Connection::id).collect();
+        for id in idle {
+            if let Some(conn) = conns.get_mut(id) {
+                log::debug!("closing {}: it was idle for too long", conn.peer());
+                conn.close_now();
+            }
+        }
+        self.begin_sweeps(ctl);
+    }
+
+    /// Hands the replies of a batch to their connections.
+    fn deliver(&mut self, now: u32, conns: &mut Connections<Session>, batch: Box<Batch>) {
+        for (id, ticket, reply) in batch.replies() {
+            // The connection may be gone, and its slot another one's: then the generation differs.
+            let Some(conn) = conns.get_mut(id) else { continue };
+            let parts = conn.parts();
+            parts.session.entry().see(now);
+            let stalled = parts.session.deliver(ticket, reply, parts.output);
+            if parts.session.is_done() {
+                conn.close_after_flush();
+            } else if stalled {
+                conn.resume_reading();
+            }
+        }
+        self.outbox.recycle(batch);
+    }
+}
+
+/// Lets stalled connections go on.
+fn resume(waiting: Vec<ConnId>, conns: &mut Connections<Session>) {
+    for id in waiting {
+        if let Some(conn) = conns.get_mut(id)
+            && conn.session.unstall()
+        {
+            conn.resume_reading();
         }
     }
 }
@@ -108,13 +179,15 @@ impl Service for Dispatcher {
     type Session = Session;
     type Mail = Mail;
 
-    fn open(&mut self, _: &mut Control, id: ConnId, peer: SocketAddr) -> Session {
-        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Session::new(id, number, peer, &self.shared)
+    fn open(&mut self, ctl: &mut Control, id: ConnId, peer: Peer) -> Session {
+        self.begin_sweeps(ctl);
+        let entry = self.shared.registry.enter(ctl.loop_index(), id, peer, ctl.now());
+        Session::new(entry, &self.shared)
     }
 
-    fn data(&mut self, _: &mut Control, conn: &mut Connection<Session>) {
+    fn data(&mut self, ctl: &mut Control, conn: &mut Connection<Session>) {
         self.look_for_backend();
+        conn.session.entry().see(self.shared.registry.second(ctl.now()));
         let parts = conn.parts();
         let verdict = parts.session.serve(
             &self.shared,
@@ -128,22 +201,32 @@ impl Service for Dispatcher {
             Verdict::Stall => conn.pause_reading(),
             Verdict::Close => conn.close_after_flush(),
         }
+        let input = conn.input();
+        let input = (input.len(), input.capacity() - input.len());
+        let slow = if conn.is_congested() { conn.pending_output() } else { 0 };
+        conn.session.tell(input, slow);
     }
 
-    fn mail(&mut self, _: &mut Control, conns: &mut Connections<Session>, mail: Mail) {
-        let Mail::Done(batch) = mail;
-        for (id, ticket, reply) in batch.replies() {
-            // The connection may be gone, and its slot another one's: then the generation differs.
-            let Some(conn) = conns.get_mut(id) else { continue };
-            let parts = conn.parts();
-            let stalled = parts.session.deliver(ticket, reply, parts.output);
-            if parts.session.is_done() {
-                conn.close_after_flush();
-            } else if stalled {
-                conn.resume_reading();
+    fn mail(&mut self, ctl: &mut Control, conns: &mut Connections<Session>, mail: Mail) {
+        match mail {
+            Mail::Done(batch) => {
+                self.deliver(self.shared.registry.second(ctl.now()), conns, batch);
+            }
+            Mail::Kill(id) => {
+                if let Some(conn) = conns.get_mut(id) {
+                    conn.close_now();
+                }
+            }
+            Mail::Changed => {
+                ctl.set_output_limit(self.shared.config.live.output_limit());
+                self.begin_sweeps(ctl);
+                // It may be for a pause that is over, and the next one shorter.
+                if let Some(timer) = self.ticks[Tick::Pause as usize].take() {
+                    ctl.cancel(timer);
+                }
+                self.end_pause(ctl, conns);
             }
         }
-        self.outbox.recycle(batch);
     }
 
     fn flush(&mut self, ctl: &mut Control, conns: &mut Connections<Session>) {
@@ -156,17 +239,37 @@ impl Service for Dispatcher {
             if written && read {
                 self.wake_waiting(conns);
             } else {
-                self.retry_later(ctl);
+                self.set_timer(ctl, RETRY, Tick::Retry);
+            }
+        }
+        if !self.outbox.paused.is_empty() {
+            self.end_pause(ctl, conns);
+        }
+    }
+
+    fn timer(&mut self, ctl: &mut Control, conns: &mut Connections<Session>, token: u64) {
+        for tick in [Tick::Retry, Tick::Pause, Tick::Sweep] {
+            if token != tick as u64 {
+                continue;
+            }
+            self.ticks[tick as usize] = None;
+            match tick {
+                Tick::Retry => {}
+                Tick::Pause => self.end_pause(ctl, conns),
+                Tick::Sweep => self.sweep(ctl, conns),
             }
         }
     }
 
-    fn timer(&mut self, _: &mut Control, _: &mut Connections<Session>, _: u64) {
-        // The flush at the end of this wake tries again.
-        self.retry_set = false;
+    fn stopping(&mut self, ctl: &mut Control, conns: &mut Connections<Session>) {
+        // What was received is answered, and a stop does not wait for the end of a pause.
+        self.shared.pause.end();
+        self.end_pause(ctl, conns);
     }
 
-    fn close(&mut self, _: &mut Control, _: ConnId, _: Session) {}
+    fn close(&mut self, _: &mut Control, _: ConnId, session: Session) {
+        self.shared.registry.leave(session.entry().number);
+    }
 
     fn idle(&self, conn: &Connection<Session>) -> bool {
         conn.session.is_idle()

@@ -16,6 +16,8 @@ pub enum Gate {
     Open,
     /// It is answered by this line instead.
     Refused(Cow<'static, str>),
+    /// It waits for the end of a pause.
+    Held,
 }
 
 /// Asks everything; `loaded` is whether the store is open.
@@ -29,6 +31,9 @@ pub fn check(state: &State, shared: &Shared, command: &Command, loaded: bool) ->
     if !loaded && !command.flags.contain(Flags::LOADING) {
         return Gate::Refused(shared.loading_line().into());
     }
+    if shared.pause.holds(command) {
+        return Gate::Held;
+    }
     Gate::Open
 }
 
@@ -39,7 +44,7 @@ const PROTECTED: &str = "ERR DEBUG command not allowed. If the enable-debug-comm
 fn may_debug(state: &State, shared: &Shared) -> bool {
     match shared.config.debug_command {
         DebugCommand::No => false,
-        DebugCommand::Local => state.peer.ip().is_loopback(),
+        DebugCommand::Local => state.entry.peer.addr.ip().is_loopback(),
         DebugCommand::Yes => true,
     }
 }

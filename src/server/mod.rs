@@ -22,9 +22,12 @@ mod client;
 mod dispatch;
 mod gate;
 mod info;
+mod manners;
 mod native;
 mod outbox;
+mod pause;
 mod pipeline;
+mod registry;
 mod session;
 mod shared;
 
@@ -81,19 +84,23 @@ impl Server {
         // With the port that the system chose if it was to choose one.
         config.addr = listener.local_addr();
         let (stop, stops) = bounded(8);
+        let shared = Shared::new(config, stop);
+        let config = &shared.config;
         let options = reactor::Options {
             loops: config.loops,
+            keepalive: shared.keepalive(),
             max_connections: config.live.max_clients.count(),
             rejection: b"-ERR max number of clients reached\r\n".to_vec(),
             output: OutputLimits { hard: config.live.output_limit(), ..OutputLimits::default() },
             ..reactor::Options::default()
         };
-        let shared = Shared::new(config, stop);
         let loops = Arc::clone(&shared);
-        let reactor = Reactor::start(vec![listener], options, move |_, home| {
+        let reactor = Reactor::start(vec![listener], options, move |index, home| {
+            loops.registry.add_home(index, home.clone());
             Dispatcher::new(Arc::clone(&loops), home)
         })?;
         let _ = shared.reactor_stats.set(reactor.stats().clone());
+        let _ = shared.admission.set(reactor.admission().clone());
         let opening = Arc::clone(&shared);
         let opener = std::thread::Builder::new()
             .name("kvs-open".into())

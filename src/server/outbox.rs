@@ -4,7 +4,7 @@
 
 use super::ahead::Ahead;
 use super::batch::{Batch, Mail, Origin};
-use crate::command::Command;
+use crate::command::{Command, Numbers};
 use crate::protocol::Args;
 use crate::reactor::{ConnId, Post};
 
@@ -19,6 +19,10 @@ pub struct Outbox {
     pub next_read: usize,
     /// Connections that wait for room in `writes`.
     pub waiting: Vec<ConnId>,
+    /// Connections that wait for the end of a pause.
+    pub paused: Vec<ConnId>,
+    /// The numbers of commands.
+    pub numbers: Numbers,
     /// The readers' queue is full.
     pub reads_full: bool,
     /// Requests begun since the loop last counted them.
@@ -39,6 +43,8 @@ impl Outbox {
             reads: (0..readers).map(|_| Batch::new(home.clone())).collect(),
             next_read: 0,
             waiting: Vec::new(),
+            paused: Vec::new(),
+            numbers: Numbers::default(),
             reads_full: false,
             commands: 0,
             local_reads: 0,

@@ -38,6 +38,8 @@ pub enum Form {
     Resp,
     /// As a JSON line with this id.
     Json(Option<JsonId>),
+    /// Not at all: the client does not want to know.
+    Silent,
 }
 
 impl Form {
@@ -50,6 +52,7 @@ impl Form {
                 let written = write_json_reply(reply, id.as_ref(), out);
                 debug_assert!(written.is_ok());
             }
+            Form::Silent => {}
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Thread: the connection's loop. [`Session::serve`] is the way of every request: decode, find the
 //! command, then by its class ([`Run`]) on the loop itself, to the read workers, or to the writer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::ahead::{Ahead, Decoded};
@@ -11,9 +10,11 @@ use super::batch::{Origin, run_read, write_abort};
 use super::blocking::BlockingEngine;
 use super::client::LocalClient;
 use super::gate::{self, Gate};
+use super::manners::Manners;
 use super::native::NativeReads;
 use super::outbox::Outbox;
 use super::pipeline::{Form, Pipeline, Ticket};
+use super::registry::{self, Entry, Figures};
 use super::shared::{Backend, Shared};
 use crate::command::{Command, Run, is_cross_protocol, keys_of, prepare};
 use crate::engine::{Patience, Reader, View};
@@ -54,9 +55,8 @@ pub struct Session {
 /// What is known of a connection beside its unfinished request.
 pub struct State {
     pub(super) id: ConnId,
-    /// Unique while the server runs.
-    pub(super) number: u64,
-    pub(super) peer: SocketAddr,
+    /// What others see of it.
+    pub(super) entry: Arc<Entry>,
     /// It has logged in, or did not have to when it came.
     pub(super) authenticated: bool,
     pipeline: Pipeline,
@@ -65,29 +65,57 @@ pub struct State {
     stalled: bool,
     /// No more requests are answered.
     pub(super) closing: bool,
-    pub(super) name: Vec<u8>,
+    /// Whether requests are answered.
+    pub(super) manners: Manners,
+    pub(super) no_evict: bool,
+    /// The number of its last command.
+    last: u16,
     /// What SELECT chose.
     pub(super) database: u8,
 }
 
 impl Session {
     /// The state of a new connection.
-    pub fn new(id: ConnId, number: u64, peer: SocketAddr, shared: &Shared) -> Session {
+    pub fn new(entry: Arc<Entry>, shared: &Shared) -> Session {
         Session {
             decoder: Decoder::new(Limits::default()),
             state: State {
-                id,
-                number,
-                peer,
+                id: entry.conn,
+                entry,
                 authenticated: !shared.config.live.has_password(),
                 pipeline: Pipeline::default(),
                 version: Version::default(),
                 stalled: false,
                 closing: false,
-                name: Vec::new(),
+                manners: Manners::default(),
+                no_evict: false,
+                last: u16::MAX,
                 database: 0,
             },
         }
+    }
+
+    /// What others see of it.
+    pub fn entry(&self) -> &Entry {
+        &self.state.entry
+    }
+
+    /// Tells others how it is after a turn: with so many bytes of unfinished requests and room behind
+    /// them, and of replies that it is slow to take.
+    pub fn tell(&self, (input, room): (usize, usize), output: usize) {
+        let state = &self.state;
+        let mark = |is: bool, mark: u16| if is { mark } else { 0 };
+        state.entry.tell(&Figures {
+            command: state.last,
+            database: state.database,
+            marks: mark(state.version == Version::Resp3, registry::RESP3)
+                | mark(state.stalled, registry::HELD)
+                | mark(state.no_evict, registry::NO_EVICT),
+            queued: 0,
+            input,
+            room,
+            output,
+        });
     }
 
     /// Whether every whole request has been answered.
@@ -121,6 +149,11 @@ impl Session {
         input: &mut Buffer,
         (out, high_water): (&mut Vec<u8>, usize),
     ) -> Verdict {
+        if self.state.entry.is_killed() {
+            self.state.closing = true;
+            input.clear();
+            return Verdict::Close;
+        }
         let live = &shared.config.live;
         self.decoder.set_limits(live.max_bulk.count(), live.max_request.count());
         // One epoch for all reads of this turn.
@@ -221,12 +254,19 @@ impl State {
             Kind::Command => Form::Resp,
             Kind::JsonCommand => Form::Json(json_id.clone()),
             Kind::BadJson(error) => {
-                self.answer_raw(out, |out| write_json_error(error, json_id.as_ref(), out));
+                if !matches!(self.manners.form(Form::Resp), Form::Silent) {
+                    self.answer_raw(out, |out| write_json_error(error, json_id.as_ref(), out));
+                }
+                self.manners.next();
                 return Served::Taken;
             }
         };
         turn.outbox.commands += 1;
-        self.command(request.command, args, form, turn, out)
+        let served = self.command(request.command, args, form, turn, out);
+        if served == Served::Taken {
+            self.manners.next();
+        }
+        served
     }
 
     fn command(
@@ -249,15 +289,24 @@ impl State {
                 return Served::Taken;
             }
         };
+        self.last = turn.outbox.numbers.of(command) as u16;
         match gate::check(self, turn.shared, command, turn.backend.is_some()) {
             Gate::Open => {}
+            Gate::Held => {
+                turn.outbox.paused.push(self.id);
+                return Served::NotYet;
+            }
             Gate::Refused(line) => {
                 self.answer(form, out, |reply| reply.error(&line));
                 return Served::Taken;
             }
         }
+        // What a command asks for itself may be about its own reply.
+        let form =
+            if matches!(command.run, Run::Local(_)) { form } else { self.manners.form(form) };
         match (command.run, turn.backend) {
             (Run::Local(_), _) => {
+                self.entry.set_command(self.last);
                 self.local(command, args, form, turn.shared, out);
                 Served::Taken
             }
@@ -277,11 +326,12 @@ impl State {
 
     /// Writes a reply that is there at once: into the output, or behind those that are out.
     fn answer(&mut self, form: Form, out: &mut Vec<u8>, write: impl FnOnce(&mut Reply<'_>)) {
+        let form = self.manners.form(form);
         let version = if matches!(form, Form::Json(_)) { Version::Resp3 } else { self.version };
         let encode = |out: &mut Vec<u8>| write(&mut Reply::new(out, version));
         match (self.pipeline.is_empty(), &form) {
             (true, Form::Resp) => encode(out),
-            (true, Form::Json(_)) => {
+            (true, _) => {
                 let mut reply = Vec::new();
                 encode(&mut reply);
                 form.write(&reply, out);
@@ -311,7 +361,8 @@ impl State {
             reply.rewind(0);
             write_abort(&mut reply, &abort);
         }
-        if bytes.is_empty() {
+        let form = self.manners.form(form);
+        if bytes.is_empty() || matches!(form, Form::Silent) {
             return;
         }
         if self.pipeline.is_empty() {

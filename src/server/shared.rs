@@ -1,14 +1,16 @@
 //! What all loops of a server share: the configuration, the engine once it is open, the counters.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use super::blocking::BlockingEngine;
+use super::pause::Pause;
+use super::registry::Registry;
 use crate::config::Config;
 use crate::engine::{DATABASES, KvStore};
-use crate::reactor::Stats;
+use crate::reactor::{Admission, Stats};
 use crate::stats::{Counter, EngineStats};
 
 /// What answers for the keys.
@@ -65,6 +67,10 @@ pub struct Shared {
     pub(super) reactor_stats: OnceLock<Stats>,
     pub(super) engine_stats: Arc<EngineStats>,
     pub(super) stats: ServerStats,
+    pub(super) registry: Registry,
+    pub(super) pause: Pause,
+    /// Set once the reactor runs.
+    pub(super) admission: OnceLock<Admission>,
     pub(super) started: Instant,
     pub(super) stop: Sender<StopReason>,
 }
@@ -77,6 +83,9 @@ impl Shared {
             reactor_stats: OnceLock::new(),
             engine_stats: Arc::default(),
             stats: ServerStats::default(),
+            registry: Registry::default(),
+            pause: Pause::default(),
+            admission: OnceLock::new(),
             started: Instant::now(),
             stop,
         })
@@ -93,7 +102,19 @@ impl Shared {
 
     /// Settings were changed: makes those take effect that are not looked up where they count.
     pub(super) fn settings_changed(&self) {
-        log::set_max_level(self.config.live.log_level());
+        let live = &self.config.live;
+        log::set_max_level(live.log_level());
+        if let Some(admission) = self.admission.get() {
+            admission.set_connections(live.max_clients.count());
+            admission.set_keepalive(self.keepalive());
+        }
+        self.registry.announce_change();
+    }
+
+    /// When silent peers are asked whether they are still there.
+    pub(super) fn keepalive(&self) -> Option<Duration> {
+        let seconds = self.config.live.tcp_keepalive.count() as u64;
+        (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
     /// The reply to a command that came before the store is open.
