@@ -5,8 +5,10 @@
 //! - each request that is not answered at once gets a ticket; later replies wait behind it;
 //! - a read waits for this connection's unsettled writes of the same keys, and for no others; one that
 //!   names no key (DBSIZE) may be about any, and waits for all;
+//! - it also waits for this connection's reads of the same keys that are still at a worker: it must not
+//!   see less than they will;
 //! - a write waits for this connection's reads that are still at a worker, which must not see it;
-//! - a walk over many keys waits for all writes before it, and everything behind it waits for it.
+//! - a walk over many keys waits for all before it, and everything behind it waits for it.
 //!
 //! "Waits" means that the connection is not decoded any further until a reply has come in.
 
@@ -29,6 +31,9 @@ const MAX_READ: usize = 1024 * 1024;
 /// How many keys of unsettled writes are told apart; a read looks through all of them. Beyond, any
 /// key counts as one of them.
 const MAX_UNSETTLED: usize = 8192;
+
+/// Room for so many keys of reads is kept.
+const KEEP_READING: usize = 64;
 
 /// How the reply to a request is written.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +100,8 @@ pub struct Pipeline {
     touched: u64,
     touched_all: bool,
     reads: usize,
+    /// The keys of reads at workers, hashed and sorted: of all since there was none.
+    reading: Vec<u32>,
     /// The sum of their bytes.
     read_bytes: usize,
     walks: usize,
@@ -120,11 +127,12 @@ impl Pipeline {
 
     /// Whether a read of these keys may begin now; without keys, it may be about any.
     pub fn may_read<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> bool {
-        if self.unsettled.is_empty() {
+        if self.unsettled.is_empty() && self.reads == 0 {
             return true;
         }
         let mut keys = keys.peekable();
-        !self.touched_all && keys.peek().is_some() && !keys.any(|key| self.is_unsettled(hash(key)))
+        let busy = |hash| self.is_unsettled(hash) || self.reading.binary_search(&hash).is_ok();
+        !self.touched_all && keys.peek().is_some() && !keys.any(|key| busy(hash(key)))
     }
 
     fn is_unsettled(&self, hash: u32) -> bool {
@@ -134,7 +142,7 @@ impl Pipeline {
 
     /// Whether a walk over many keys may begin now.
     pub fn may_walk(&self) -> bool {
-        self.unsettled.is_empty()
+        self.unsettled.is_empty() && self.reads == 0
     }
 
     /// Whether a write may begin now.
@@ -174,7 +182,17 @@ impl Pipeline {
     }
 
     /// A read goes to a worker.
-    pub fn begin_read(&mut self, bytes: usize, form: Form) -> Ticket {
+    pub fn begin_read<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]>,
+        bytes: usize,
+        form: Form,
+    ) -> Ticket {
+        for hash in keys.map(hash) {
+            if let Err(place) = self.reading.binary_search(&hash) {
+                self.reading.insert(place, hash);
+            }
+        }
         self.reads += 1;
         self.read_bytes += bytes;
         self.begin(Kind::Read(bytes), form)
@@ -220,6 +238,10 @@ impl Pipeline {
             Kind::Read(bytes) => {
                 self.reads -= 1;
                 self.read_bytes -= bytes;
+                if self.reads == 0 {
+                    self.reading.clear();
+                    self.reading.shrink_to(KEEP_READING);
+                }
             }
             Kind::Walk => self.walks -= 1,
         }
@@ -266,8 +288,8 @@ mod tests {
     #[test]
     fn replies_leave_in_request_order() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
-        let a = pipeline.begin_read(0, Form::Resp);
-        let b = pipeline.begin_read(0, Form::Resp);
+        let a = pipeline.begin_read(keys(&[]), 0, Form::Resp);
+        let b = pipeline.begin_read(keys(&[]), 0, Form::Resp);
         pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"c"));
         let d = pipeline.begin_write(keys(&["k"]), Form::Resp);
         pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"e"));
@@ -299,10 +321,25 @@ mod tests {
         assert!(pipeline.may_read(keys(&["x"])));
     }
 
+    /// Two reads of a key in one pipeline went to two workers; the second one could see it as it was
+    /// before what the first one saw.
+    #[test]
+    fn reads_wait_for_reads_of_their_keys() {
+        let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
+        let first = pipeline.begin_read(keys(&["a", "b"]), 0, Form::Resp);
+        assert!(!pipeline.may_read(keys(&["x", "b"])) && pipeline.may_read(keys(&["x"])));
+        assert!(!pipeline.may_read(keys(&[])) && !pipeline.may_walk());
+        let second = pipeline.begin_read(keys(&["x"]), 0, Form::Resp);
+        pipeline.complete(second, b"$-1\r\n", &mut out);
+        assert!(!pipeline.may_read(keys(&["a"])));
+        pipeline.complete(first, b"$-1\r\n", &mut out);
+        assert!(pipeline.may_read(keys(&["a", "b", "x"])) && pipeline.may_walk());
+    }
+
     #[test]
     fn writes_wait_for_reads_and_everything_for_walks() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
-        let read = pipeline.begin_read(0, Form::Resp);
+        let read = pipeline.begin_read(keys(&[]), 0, Form::Resp);
         assert!(!pipeline.may_write());
         pipeline.complete(read, b"$-1\r\n", &mut out);
         assert!(pipeline.may_write());
@@ -329,8 +366,8 @@ mod tests {
     fn reads_under_way_are_bounded_by_their_bytes() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
         assert!(pipeline.has_room(usize::MAX), "one is let through, however large");
-        let large = pipeline.begin_read(MAX_READ - 10, Form::Resp);
-        let small = pipeline.begin_read(10, Form::Resp);
+        let large = pipeline.begin_read(keys(&[]), MAX_READ - 10, Form::Resp);
+        let small = pipeline.begin_read(keys(&[]), 10, Form::Resp);
         assert!(!pipeline.has_room(1) && pipeline.has_room(0));
         pipeline.complete(small, b"$-1\r\n", &mut out);
         assert!(pipeline.has_room(10) && !pipeline.has_room(11));

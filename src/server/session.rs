@@ -404,7 +404,8 @@ impl State {
             return Served::NotYet;
         }
         let version = self.form_version(&form);
-        let origin = self.origin(version, |pipeline| pipeline.begin_read(bytes, form));
+        let origin = self
+            .origin(version, |pipeline| pipeline.begin_read(keys_of(command, args), bytes, form));
         turn.outbox.push_read(origin, command, args);
         Served::Taken
     }
