@@ -12,7 +12,7 @@ use engine_support::{copy_dir, files, flip, open_synced};
 use kvs::engine::check::report::{Finding, Grade, Kind, Report, Told, Was};
 use kvs::engine::check::{Progress, check};
 use kvs::engine::fs::{Fs, OsFs};
-use kvs::engine::scan::scan;
+use kvs::engine::scan::{Tail, scan};
 use kvs::engine::segment::{HEADER, Origin, encode_header};
 use kvs::engine::{Batch, Fsync, Options};
 use kvs::{KvStore, KvsError};
@@ -84,7 +84,7 @@ fn a_sound_store_is_sound_and_nothing_is_touched() {
 
 /// Where each record of a segment lies, and its key.
 fn records(bytes: &[u8]) -> Vec<(Range<u64>, Vec<u8>)> {
-    let found = scan(&bytes[HEADER..], HEADER as u64, Origin::Log, false);
+    let found = scan(&bytes[HEADER..], HEADER as u64, Origin::Log, Tail::Whole);
     let whole = |(at, record): &(u64, kvs::engine::record::Record<'_>)| {
         (*at..*at + record.size() as u64, record.key.to_vec())
     };
@@ -231,7 +231,7 @@ fn a_hint_that_says_something_else_is_damage() {
     let (log, hint) = (files(dir.path(), "log").remove(0), files(dir.path(), "hint").remove(0));
     // The hint of a store with one more key, which an open would believe.
     let bytes = std::fs::read(&log).unwrap();
-    let found = scan(&bytes[HEADER..], HEADER as u64, Origin::Log, false);
+    let found = scan(&bytes[HEADER..], HEADER as u64, Origin::Log, Tail::Whole);
     for (leave_out, what) in
         [(found.records.len() - 1, "a key"), (found.records.len() - 20, "some")]
     {

@@ -382,15 +382,15 @@ fn every_crash_point(fsync: Fsync, steps: usize) {
 
 #[test]
 fn with_fsync_always() {
-    every_crash_point(Fsync::Always, 60);
+    every_crash_point(Fsync::Always, 45);
 }
 
 #[test]
 fn with_fsync_everysec() {
-    every_crash_point(Fsync::EverySec, 40);
+    every_crash_point(Fsync::EverySec, 32);
 }
 
 #[test]
 fn with_fsync_no() {
-    every_crash_point(Fsync::No, 40);
+    every_crash_point(Fsync::No, 32);
 }

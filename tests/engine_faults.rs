@@ -3,18 +3,21 @@
 #![allow(clippy::unwrap_used)]
 
 mod engine_support;
+mod simfs;
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use engine_support::faulty::{Faulty, is_manifest};
-use engine_support::{contents, copy_dir, files, flip, open, options, until};
-use kvs::engine::{Batch, Options};
+use engine_support::{as_after_power_cut, contents, copy_dir, files, flip, open, options, until};
+use kvs::engine::{Batch, Fsync, Options, ReadJob, Reader, Txn, WriteJob};
 use kvs::stats::EngineStats;
 use kvs::{KvStore, KvsError};
+use simfs::{Kind, SimFs};
 
 fn is_log(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "log")
@@ -203,6 +206,7 @@ fn the_segment_with_the_largest_number_is_the_one_that_is_written_to() {
         })
         .unwrap();
     flip(&torn.0, torn.1 + 7);
+    as_after_power_cut(copy.path());
     let stats = Arc::new(EngineStats::default());
     let reopened = Options::new(copy.path()).stats(Arc::clone(&stats)).open().unwrap();
     for i in 0..3 {
@@ -298,6 +302,119 @@ fn merges_that_win_nothing_end() {
         let before = std::mem::replace(&mut at, count());
         before == at
     });
+}
+
+/// A group commit that panicked left those who waited for it waiting, and the next ones too.
+#[test]
+fn a_panic_in_a_group_commit_answers_everyone_and_refuses_writes() {
+    let disk = SimFs::new();
+    let store = Options::new("/sim").fs(disk.shared()).open().unwrap();
+    store.put("before", "it").unwrap();
+    let (open, entered) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let gates = (Arc::clone(&open), Arc::clone(&entered));
+    disk.fail(move |call| {
+        if call.kind == Kind::Write && call.is_of("log") {
+            gates.1.wait();
+            gates.0.wait();
+            panic!("a bug");
+        }
+        None
+    });
+    std::thread::scope(|scope| {
+        let put = |key: &'static str| {
+            let store = store.clone();
+            move || catch_unwind(AssertUnwindSafe(|| store.put(key, "value")))
+        };
+        let first = scope.spawn(put("first"));
+        entered.wait();
+        // These queue up behind it; one of them leads.
+        let others: Vec<_> = ["a", "b", "c"].map(|key| scope.spawn(put(key))).into();
+        open.wait();
+        for put in others.into_iter().chain([first]) {
+            let outcome = put.join().unwrap().unwrap();
+            assert!(matches!(outcome, Err(KvsError::Poisoned { .. })), "{outcome:?}");
+        }
+    });
+    assert_eq!(store.read("before").unwrap(), Some(b"it".to_vec()));
+    assert!(store.reader().health().is_err());
+    disk.heal();
+    assert!(matches!(store.put("later", "one"), Err(KvsError::Poisoned { .. })));
+    drop(store);
+    let store = Options::new("/sim").fs(disk.shared()).open().unwrap();
+    store.put("later", "one").unwrap();
+}
+
+/// A job that held the last handle of its store closed it, on a thread that the close waits for.
+#[test]
+fn the_last_handle_may_go_in_a_job() {
+    struct Last(Option<KvStore>, Arc<Barrier>);
+    impl WriteJob for Last {
+        fn stage(&mut self, txn: &mut Txn<'_>) {
+            self.1.wait();
+            txn.unit(|txn| txn.put(0, b"key", b"value", None)).unwrap();
+            drop(self.0.take());
+        }
+        fn finish(self: Box<Self>, outcome: kvs::Result<()>) {
+            outcome.unwrap();
+        }
+    }
+    impl ReadJob for Last {
+        fn run(self: Box<Self>, _: &Reader) {
+            self.1.wait();
+        }
+    }
+    let disk = SimFs::new();
+    let open = || Options::new("/sim").fs(disk.shared()).lock_wait(Duration::from_secs(60)).open();
+    for write in [true, false] {
+        let (store, dropped) = (open().unwrap(), Arc::new(Barrier::new(2)));
+        let job = Last(Some(store.clone()), Arc::clone(&dropped));
+        let submitted = if write {
+            store.submit(Box::new(job)).is_ok()
+        } else {
+            store.submit_read(Box::new(job)).is_ok()
+        };
+        assert!(submitted);
+        drop(store);
+        dropped.wait();
+        // Once the directory is free, the store was closed.
+        assert_eq!(open().unwrap().read("key").unwrap(), Some(b"value".to_vec()));
+    }
+}
+
+/// Without fsync always, a bit that flipped in the newest segment cost all that came after it if the
+/// process was killed: it was taken for the end of an interrupted write.
+#[test]
+fn a_flipped_bit_and_a_kill_cost_that_record_only() {
+    for fsync in [Fsync::Always, Fsync::EverySec, Fsync::No] {
+        let disk = SimFs::new();
+        let store = Options::new("/sim").fs(disk.shared()).fsync(fsync).open().unwrap();
+        for i in 0..20 {
+            store.put(format!("key{i:02}"), format!("value{i:02}")).unwrap();
+        }
+        let model = contents(&store);
+        let killed = disk.kill();
+        let log = Path::new("/sim/00000001.log");
+        let len = model.len() * (20 + 5 + 7);
+        for at in (40..40 + len).step_by(if fsync == Fsync::No { 1 } else { 7 }) {
+            let disk = killed.kill();
+            disk.flip(log, at as u64, 0x10);
+            let store = Options::new("/sim").fs(disk.shared()).fsync(fsync).open().unwrap();
+            let hurt = (at - 40) / 32;
+            for (i, (key, value)) in model.iter().enumerate() {
+                match store.read(key) {
+                    Ok(found) if i != hurt => assert_eq!(found.as_ref(), Some(value), "byte {at}"),
+                    Ok(found) => assert_eq!(found, None, "byte {at} of {i}"),
+                    Err(error) => {
+                        assert!(i == hurt && matches!(error, KvsError::Damaged { .. }), "{error}");
+                    }
+                }
+            }
+            let damaged = store.reader().stats().damaged_ranges.get();
+            // A last record whose header announces more than there is looks like an unfinished one.
+            let announces = hurt == 19 && (4..12).contains(&((at - 40) % 32));
+            assert!(damaged == 1 || announces, "byte {at} of {hurt} was taken for a torn end");
+        }
+    }
 }
 
 /// An ENGINE file that a crash left empty was taken for another engine's.

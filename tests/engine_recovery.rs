@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_support::{
-    Model, Random, contents, copy_dir, files, flip, open, open_synced, options, seed,
+    Model, Random, as_after_power_cut, contents, copy_dir, files, flip, open, open_synced, options,
+    seed,
 };
 use kvs::engine::{Batch, Patience};
 use kvs::stats::EngineStats;
@@ -92,6 +93,7 @@ fn a_torn_last_command_is_whole_or_absent() {
                     _ => bytes.extend(random.bytes(end - cut + 50)),
                 }
                 std::fs::write(newest(torn.path()), &bytes).unwrap();
+                as_after_power_cut(torn.path());
                 if cut.is_multiple_of(2) {
                     files(torn.path(), "hint")
                         .iter()
@@ -337,6 +339,7 @@ fn what_lies_behind_a_torn_record_is_gone_for_good() {
     let killed = copy_dir(dir.path());
     drop(store);
     flip(&newest(killed.path()), from + 20);
+    as_after_power_cut(killed.path());
     let store = open(killed.path());
     assert_eq!(contents(&store), model);
     // As long as the torn record.

@@ -17,7 +17,7 @@ use kvs::KvStore;
 use kvs::engine::fs::{Fs, OsFs};
 use kvs::engine::hint::{Builder, Hint};
 use kvs::engine::manifest::Manifest;
-use kvs::engine::scan::scan;
+use kvs::engine::scan::{Tail, scan};
 use kvs::engine::segment::{HEADER, Origin, decode_header, encode_header};
 use kvs::engine::{DATABASES, Options, record};
 use kvs::stats::EngineStats;
@@ -172,7 +172,7 @@ fn the_golden_files_hold_one_of_each() {
         let bytes = std::fs::read(log).unwrap();
         let (_, origin) = decode_header(bytes[..HEADER].try_into().unwrap()).unwrap();
         origins.push(origin);
-        for (_, record) in scan(&bytes[HEADER..], HEADER as u64, origin, false).records {
+        for (_, record) in scan(&bytes[HEADER..], HEADER as u64, origin, Tail::Whole).records {
             flags |= record.flags;
             databases |= 1 << record.database;
         }
@@ -189,7 +189,7 @@ fn segments_and_hints_are_written_as_in_version_1() {
     for log in files(&golden(), "log") {
         let good = std::fs::read(&log).unwrap();
         let (number, origin) = decode_header(good[..HEADER].try_into().unwrap()).unwrap();
-        let found = scan(&good[HEADER..], HEADER as u64, origin, false);
+        let found = scan(&good[HEADER..], HEADER as u64, origin, Tail::Whole);
         assert!(found.damage.is_empty() && found.end == good.len() as u64);
         let mut bytes = encode_header(number, origin).to_vec();
         for (offset, record) in &found.records {

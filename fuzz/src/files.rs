@@ -9,7 +9,7 @@ use kvs::engine::fs::Fs;
 use kvs::engine::hint::{Builder, Hint};
 use kvs::engine::manifest::Manifest;
 use kvs::engine::record::{self, Record};
-use kvs::engine::scan::{Scan, scan};
+use kvs::engine::scan::{Scan, Tail, scan};
 use kvs::engine::segment::Origin;
 
 use super::input::Input;
@@ -70,7 +70,11 @@ pub fn scans(data: &[u8]) {
     let mut input = Input(data);
     let choice = input.byte();
     let origin = if choice & 1 != 0 { Origin::Merged } else { Origin::Log };
-    let newest = choice & 2 != 0 && origin == Origin::Log;
+    let tail = match choice >> 1 & 3 {
+        1 if origin == Origin::Log => Tail::Holes,
+        2 if origin == Origin::Log => Tail::Cut,
+        _ => Tail::Whole,
+    };
     let (mut bytes, mut written) = (Vec::new(), BTreeMap::new());
     for n in 0..input.below(20) {
         let record = made(&mut input, n as u64 + 1);
@@ -92,7 +96,7 @@ pub fn scans(data: &[u8]) {
     bytes.extend_from_slice(noise);
 
     const BASE: u64 = 40;
-    let found = scan(&bytes, BASE, origin, newest);
+    let found = scan(&bytes, BASE, origin, tail);
     check_order(&found, BASE, bytes.len());
     let is_touched = |at: usize, record: &Record<'_>| {
         touched.iter().any(|touched| (at..at + record.size()).contains(touched))
@@ -104,7 +108,7 @@ pub fn scans(data: &[u8]) {
         let kept = BASE + (*at as u64) < found.end;
         assert!(is || is_touched(*at, record) || !kept, "the record at {at} is missing");
     }
-    if touched.is_empty() && noise.is_empty() && !newest {
+    if touched.is_empty() && noise.is_empty() && tail == Tail::Whole {
         assert_eq!(found.records.len(), written.len());
         assert!(found.damage.is_empty() && found.end == BASE + end as u64);
     }

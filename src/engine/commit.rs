@@ -63,7 +63,7 @@ impl Committer {
             {
                 stage(&mut writer, job, &mut jobs);
             }
-            let outcome = writer.commit();
+            let outcome = commit(&mut writer);
             drop(writer);
             finish(jobs, &outcome);
         }
@@ -114,7 +114,7 @@ impl Committer {
         for job in waiting {
             stage(&mut writer, job, &mut jobs);
         }
-        let outcome = writer.commit();
+        let outcome = commit(&mut writer);
         drop(writer);
         finish(jobs, &outcome);
     }
@@ -128,8 +128,14 @@ impl Committer {
 /// Commits a single command.
 fn run_alone<R>(writer: &mut Writer, command: impl FnOnce(&mut Txn<'_>) -> Result<R>) -> Result<R> {
     let result = writer.txn().unit(command)?;
-    writer.commit()?;
+    commit(writer)?;
     Ok(result)
+}
+
+/// Commits the group. A bug in there must not keep anyone waiting: what is not known to be durable
+/// and visible counts as failed, and nothing is written any more.
+fn commit(writer: &mut Writer) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(|| writer.commit())).unwrap_or_else(|_| Err(writer.give_up()))
 }
 
 /// Stages a job. One that panics is finished with an error; the thread and the other jobs go on.
@@ -144,7 +150,10 @@ fn stage(writer: &mut Writer, mut job: Box<dyn WriteJob>, jobs: &mut Vec<Box<dyn
 
 fn finish(jobs: Vec<Box<dyn WriteJob>>, outcome: &Result<()>) {
     for job in jobs {
-        job.finish(outcome.clone());
+        let finish = AssertUnwindSafe(|| job.finish(outcome.clone()));
+        if catch_unwind(finish).is_err() {
+            log::error!("a write's reply panicked; the others go on");
+        }
     }
 }
 

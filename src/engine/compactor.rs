@@ -168,7 +168,7 @@ impl Compactor {
                 segment.bytes_from(HEADER as u64),
                 HEADER as u64,
                 segment.origin(),
-                false,
+                scan::Tail::Whole,
             );
             let hint = hint::Builder::from_scan(&scan).encode(segment.number(), segment.len());
             segment.set_seqs(hint.min_seq(), hint.max_seq());

@@ -12,18 +12,24 @@ use super::fs::{Fs, Lock};
 use crate::config::EngineKind;
 use crate::error::{KvsError, Result};
 
+/// A directory that nobody else can open.
+pub(super) struct Occupied {
+    pub(super) lock: Lock,
+    /// The machine has not been started anew since the store was last open: all that was written to
+    /// it is there, synced or not.
+    pub(super) same_boot: bool,
+}
+
 /// Takes the directory's lock, waiting a while for another process to let go of it.
-pub(super) fn lock_dir(fs: &dyn Fs, dir: &Path, wait: Duration) -> Result<Lock> {
+pub(super) fn occupy(fs: &dyn Fs, dir: &Path, wait: Duration) -> Result<Occupied> {
     let path = dir.join(filename::LOCK);
-    let doing = || KvsError::io(format!("lock {}", path.display()));
     let until = Instant::now() + wait;
     loop {
-        if let Some(held) = fs.lock(&path).map_err(doing())? {
-            let file = fs.open(&path).map_err(doing())?;
-            file.set_len(0).map_err(doing())?;
-            let pid = format!("{}\n", std::process::id());
-            file.write_all_at(pid.as_bytes(), 0).map_err(doing())?;
-            return Ok(held);
+        let lock = fs.lock(&path).map_err(KvsError::io(format!("lock {}", path.display())))?;
+        if let Some(lock) = lock {
+            let same_boot = is_same_boot(fs, dir);
+            write_lock(fs, dir, &second_line(fs, dir))?;
+            return Ok(Occupied { lock, same_boot });
         }
         if Instant::now() >= until {
             return Err(locked(fs, dir));
@@ -32,10 +38,39 @@ pub(super) fn lock_dir(fs: &dyn Fs, dir: &Path, wait: Duration) -> Result<Lock> 
     }
 }
 
+/// Notes in which run of the machine the store is open, once what earlier ones left is dealt with.
+pub(super) fn note_boot(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    write_lock(fs, dir, &fs.boot().unwrap_or_default())
+}
+
+/// Whether the machine has not been started anew since the store was last open.
+pub(super) fn is_same_boot(fs: &dyn Fs, dir: &Path) -> bool {
+    fs.boot().is_some_and(|now| now == second_line(fs, dir))
+}
+
+fn lock_text(fs: &dyn Fs, dir: &Path) -> String {
+    let text = fs.read(&dir.join(filename::LOCK)).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn second_line(fs: &dyn Fs, dir: &Path) -> String {
+    lock_text(fs, dir).lines().nth(1).unwrap_or_default().to_owned()
+}
+
+fn write_lock(fs: &dyn Fs, dir: &Path, boot: &str) -> Result<()> {
+    let path = dir.join(filename::LOCK);
+    let text = format!("{}\n{boot}\n", std::process::id());
+    let write = || {
+        let file = fs.open(&path)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.set_len(text.len() as u64)
+    };
+    write().map_err(KvsError::io(format!("write {}", path.display())))
+}
+
 /// The error that another process has the directory.
 fn locked(fs: &dyn Fs, dir: &Path) -> KvsError {
-    let holder = fs.read(&dir.join(filename::LOCK)).unwrap_or_default();
-    let pid = String::from_utf8_lossy(&holder).trim().parse().ok();
+    let pid = lock_text(fs, dir).lines().next().and_then(|pid| pid.trim().parse().ok());
     KvsError::Locked { dir: dir.to_owned(), pid }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn read(core: &Core, segment: &Segment) -> Option<Hint> {
 /// The hint of a closed and sound segment, from its records.
 pub(super) fn of_segment(segment: &Segment) -> Hint {
     let bytes = segment.bytes_from(HEADER as u64);
-    let scan = scan::scan(bytes, HEADER as u64, segment.origin(), false);
+    let scan = scan::scan(bytes, HEADER as u64, segment.origin(), scan::Tail::Whole);
     hint::Builder::from_scan(&scan).encode(segment.number(), segment.len())
 }
 

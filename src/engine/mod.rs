@@ -39,6 +39,7 @@ pub mod segments;
 mod snapshot;
 mod store;
 mod syncer;
+mod threads;
 mod txn;
 mod view;
 mod walk;

@@ -21,7 +21,7 @@ use super::hint::{self, Entries, Entry, Hint};
 use super::hint_file;
 use super::keydir::Keydir;
 use super::position::{self, Position};
-use super::scan;
+use super::scan::{self, Tail};
 use super::segment::{HEADER, Origin, Segment};
 use crate::error::{KvsError, Result};
 
@@ -35,8 +35,9 @@ pub(super) struct Recovered {
     pub(super) unhinted: Vec<Arc<Segment>>,
 }
 
-/// Fills the index of `core` from its directory.
-pub(super) fn recover(core: &Core) -> Result<Recovered> {
+/// Fills the index of `core` from its directory. `same_boot`: what was written since it was last open
+/// is there, synced or not.
+pub(super) fn recover(core: &Core, same_boot: bool) -> Result<Recovered> {
     remove_unlisted(core)?;
     let segments = open_segments(core)?;
     let newest = segments
@@ -46,7 +47,8 @@ pub(super) fn recover(core: &Core) -> Result<Recovered> {
         .cloned();
     let total = segments.iter().map(|segment| segment.len()).sum::<u64>();
     core.stats.load_total.set(total);
-    let loaded = load_hints(core, &segments, newest.as_ref())?;
+    let newest_tail = newest.as_ref().map(|newest| (newest.number(), Tail::after(same_boot)));
+    let loaded = load_hints(core, &segments, newest_tail)?;
     // A killed process may have left records that are sound and not durable. They are about to be
     // shown, and the next write will say that everything before it is durable.
     if let Some(newest) = &newest {
@@ -120,7 +122,7 @@ fn threads() -> usize {
 fn load_hints(
     core: &Core,
     segments: &[Arc<Segment>],
-    newest: Option<&Arc<Segment>>,
+    newest: Option<(u64, Tail)>,
 ) -> Result<Vec<Loaded>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(segments.len()));
@@ -128,8 +130,8 @@ fn load_hints(
         for _ in 0..threads().min(segments.len()) {
             scope.spawn(|| {
                 while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let is_newest = newest.is_some_and(|newest| Arc::ptr_eq(newest, segment));
-                    let loaded = load(core, segment, is_newest);
+                    let tail = newest.filter(|(newest, _)| *newest == segment.number());
+                    let loaded = load(core, segment, tail.map_or(Tail::Whole, |(_, tail)| tail));
                     core.stats.load_done.add(segment.len() / 2);
                     lock(&results).push(loaded);
                 }
@@ -141,7 +143,7 @@ fn load_hints(
 }
 
 /// The hint of a segment: from its file, from a scan, or from both.
-fn load(core: &Core, segment: &Arc<Segment>, newest: bool) -> Result<Loaded> {
+fn load(core: &Core, segment: &Arc<Segment>, tail: Tail) -> Result<Loaded> {
     let hint = hint_file::read(core, segment);
     let covered = hint.as_ref().map_or(HEADER as u64, Hint::covered);
     if let Some(hint) = hint.as_ref()
@@ -150,7 +152,7 @@ fn load(core: &Core, segment: &Arc<Segment>, newest: bool) -> Result<Loaded> {
         return Ok(Loaded { segment: Arc::clone(segment), hint: hint.clone(), scanned: false });
     }
     let bytes = segment.bytes_from(covered);
-    let scan = scan::scan(bytes, covered, segment.origin(), newest);
+    let scan = scan::scan(bytes, covered, segment.origin(), tail);
     for range in &scan.damage {
         segment.mark_damaged();
         core.stats.damaged_ranges.add(1);
@@ -161,8 +163,8 @@ fn load(core: &Core, segment: &Arc<Segment>, newest: bool) -> Result<Loaded> {
             range.end
         );
     }
-    if let Some(torn) = scan.torn.filter(|_| newest) {
-        clear_torn(segment, scan.end, torn)?;
+    if let Some(torn) = scan.torn.filter(|_| tail != Tail::Whole) {
+        cut_off(segment, scan.end, torn)?;
     }
     let from_file = hint.as_ref().map(owned_entries).unwrap_or_default();
     let mut builder = hint::Builder::from_scan(&scan);
@@ -183,22 +185,17 @@ fn owned_entries(hint: &Hint) -> Vec<(Vec<u8>, Entry<'static>)> {
     owned
 }
 
-/// Puts zeros in place of what an interrupted write left, so that nothing of it is ever taken for a
-/// record.
-fn clear_torn(segment: &Segment, from: u64, to: u64) -> Result<()> {
+/// Cuts off what an interrupted write left, so that nothing of it is ever taken for a record. A kill
+/// in the middle of it leaves all or nothing.
+fn cut_off(segment: &Segment, from: u64, to: u64) -> Result<()> {
     log::warn!(
         "{}: cut off {} bytes at byte {from} that a crash left unfinished; none of them was \
-         acknowledged",
+         acknowledged as durable",
         segment.path().display(),
         to - from
     );
-    const STEP: usize = 1024 * 1024;
-    let zeros = vec![0u8; STEP.min((to - from) as usize)];
-    for at in (from..to).step_by(STEP) {
-        let step = (to - at).min(STEP as u64) as usize;
-        segment.file().write_all_at(&zeros[..step], at)?;
-    }
-    segment.sync()
+    let doing = KvsError::io(format!("cut off the end of {}", segment.path().display()));
+    segment.file().set_len(from).map_err(doing)
 }
 
 /// Merges all hints into the index.

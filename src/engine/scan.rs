@@ -3,10 +3,9 @@
 //!
 //! A bad record in the newest segment may be the tail of a write that a crash interrupted: then
 //! nothing of it was ever acknowledged, and the segment ends before it. Or it may be damage to
-//! records that were. The two are told apart by what follows: a record marked
-//! [`GROUP_START`](record::GROUP_START) was written only after everything before it was durable,
-//! so if a sound one follows, the bad one was acknowledged once and is damage. In any other segment
-//! a bad record is damage. After damage the scan goes on at the next sound record.
+//! records that were. What follows it tells the two apart, and how depends on the crash ([`Tail`]).
+//! In any other segment a bad record is damage. After damage the scan goes on at the next sound
+//! record.
 
 use std::ops::Range;
 
@@ -16,6 +15,28 @@ use super::segment::Origin;
 /// The largest plausible sequence number, far above any real one: it keeps the search for the next
 /// sound record from computing checksums of noise.
 const PLAUSIBLE_SEQ: u64 = 1 << 48;
+
+/// How a segment may end, if not with a whole record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// In no other way: it is closed.
+    Whole,
+    /// The process stopped, the machine did not: all writes are there, and of the last one perhaps
+    /// only its first bytes. So whatever stands behind a bad record shows that this was written as a
+    /// whole once, and is damage.
+    Cut,
+    /// The machine may have stopped: of what was not durable, any part may be missing. But a record
+    /// marked [`GROUP_START`](record::GROUP_START) was written only after everything before it was
+    /// durable; so if a sound one follows, the bad one was acknowledged once and is damage.
+    Holes,
+}
+
+impl Tail {
+    /// How the newest segment may end, if the machine is in the same run as when it was last open.
+    pub fn after(same_boot: bool) -> Tail {
+        if same_boot { Tail::Cut } else { Tail::Holes }
+    }
+}
 
 /// What a scan found.
 #[derive(Debug, Default)]
@@ -33,8 +54,8 @@ pub struct Scan<'a> {
     pub torn: Option<u64>,
 }
 
-/// Scans `bytes`, which lie at `base` of a segment; `newest`: a torn tail is possible.
-pub fn scan(bytes: &[u8], base: u64, origin: Origin, newest: bool) -> Scan<'_> {
+/// Scans `bytes`, which lie at `base` of a segment and reach to its end.
+pub fn scan(bytes: &[u8], base: u64, origin: Origin, tail: Tail) -> Scan<'_> {
     let mut scan = Scan::default();
     let mut at = 0;
     // Where the batch began that the last record belongs to and does not end, and how many records
@@ -52,9 +73,10 @@ pub fn scan(bytes: &[u8], base: u64, origin: Origin, newest: bool) -> Scan<'_> {
                 at += record.size();
             }
             Err(Fault::Unwritten) if bytes[at..].iter().all(|b| *b == 0) => break,
-            Err(_) if newest && !group_follows(bytes, at + 1) => break,
+            Err(_) if is_torn(&bytes[at..], tail) => break,
             Err(_) => {
-                let next = next_record(bytes, at + 1, |_| true).unwrap_or(bytes.len());
+                let next = next_record(bytes, at + 1, |_| true);
+                let next = next.unwrap_or_else(|| at + written(&bytes[at..], tail));
                 scan.damage.push(base + at as u64..base + next as u64);
                 let unreadable = unreadable(&bytes[at..next], base + at as u64);
                 scan.unreadable.extend(unreadable.unwrap_or_default());
@@ -63,7 +85,9 @@ pub fn scan(bytes: &[u8], base: u64, origin: Origin, newest: bool) -> Scan<'_> {
             }
         }
     }
-    if newest && let Some((start, records)) = batch {
+    if tail != Tail::Whole
+        && let Some((start, records)) = batch
+    {
         scan.records.truncate(records);
         at = start;
     }
@@ -92,8 +116,31 @@ fn is_plausible(record: &Record<'_>) -> bool {
     record.seq < PLAUSIBLE_SEQ
 }
 
-fn group_follows(bytes: &[u8], from: usize) -> bool {
-    next_record(bytes, from, |record| record.flags & record::GROUP_START != 0).is_some()
+/// Whether a crash may have left the bad record that `bytes` begin with.
+fn is_torn(bytes: &[u8], tail: Tail) -> bool {
+    match tail {
+        Tail::Whole => false,
+        Tail::Holes => {
+            next_record(bytes, 1, |record| record.flags & record::GROUP_START != 0).is_none()
+        }
+        Tail::Cut => {
+            // The header comes first: it is right, or itself not whole.
+            let whole = match record::unchecked(bytes) {
+                Ok(record) => record.size(),
+                Err(Fault::Short) => usize::MAX,
+                Err(_) => record::HEADER,
+            };
+            written(bytes, tail) < whole && next_record(bytes, 1, |_| true).is_none()
+        }
+    }
+}
+
+/// How many of the bytes are not just zeros that were there before.
+fn written(bytes: &[u8], tail: Tail) -> usize {
+    match tail {
+        Tail::Whole => bytes.len(),
+        Tail::Cut | Tail::Holes => bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1),
+    }
 }
 
 /// The offset of the first sound and wanted record at or behind `from`.
@@ -148,7 +195,7 @@ mod tests {
     fn zeros_end_it() {
         let (mut bytes, starts) = log(&[("a", GROUP_START), ("b", 0)]);
         bytes.resize(bytes.len() + 1000, 0);
-        let found = scan(&bytes, 40, Origin::Log, true);
+        let found = scan(&bytes, 40, Origin::Log, Tail::Holes);
         assert_eq!((keys(&found).as_str(), found.end), ("ab", 40 + starts[2] as u64));
         assert!(found.damage.is_empty() && found.torn.is_none());
     }
@@ -159,11 +206,11 @@ mod tests {
         for cut in starts[1] + 1..starts[2] {
             let mut torn = bytes[..cut].to_vec();
             torn.resize(bytes.len() + 100, 0);
-            let found = scan(&torn, 0, Origin::Log, true);
+            let found = scan(&torn, 0, Origin::Log, Tail::Holes);
             assert_eq!((keys(&found).as_str(), found.end), ("a", starts[1] as u64));
             assert!(found.damage.is_empty());
             assert!(found.torn.is_some_and(|torn| torn <= cut as u64));
-            let found = scan(&torn, 0, Origin::Log, false);
+            let found = scan(&torn, 0, Origin::Log, Tail::Whole);
             assert_eq!(found.damage.len(), 1);
         }
     }
@@ -173,14 +220,14 @@ mod tests {
         let flags = [("a", GROUP_START), ("b", GROUP_START), ("c", 0), ("d", 0)];
         let (mut bytes, starts) = log(&flags);
         bytes[starts[2] + 25] ^= 1;
-        let found = scan(&bytes, 0, Origin::Log, true);
+        let found = scan(&bytes, 0, Origin::Log, Tail::Holes);
         assert_eq!((keys(&found).as_str(), found.end), ("ab", starts[2] as u64));
         assert_eq!(found.torn, Some(bytes.len() as u64));
 
         let (mut bytes, starts) =
             log(&[("a", GROUP_START), ("b", 0), ("c", 0), ("d", GROUP_START)]);
         bytes[starts[1] + 25] ^= 1;
-        let found = scan(&bytes, 0, Origin::Log, true);
+        let found = scan(&bytes, 0, Origin::Log, Tail::Holes);
         assert_eq!(keys(&found), "acd");
         let damage = starts[1] as u64..starts[2] as u64;
         assert_eq!(found.damage, std::slice::from_ref(&damage));
@@ -191,10 +238,13 @@ mod tests {
         let records = [("a", GROUP_START), ("b", BATCH_GOES_ON), ("c", BATCH_GOES_ON), ("d", 0)];
         let (bytes, starts) = log(&records);
         for cut in starts[1]..bytes.len() {
-            let found = scan(&bytes[..cut], 0, Origin::Log, true);
+            let found = scan(&bytes[..cut], 0, Origin::Log, Tail::Holes);
             assert_eq!((keys(&found).as_str(), found.end), ("a", starts[1] as u64));
         }
-        assert_eq!(keys(&scan(&bytes, 0, Origin::Log, true)), "abcd");
-        assert_eq!(keys(&scan(&bytes[starts[0]..starts[3]], 0, Origin::Merged, false)), "abc");
+        assert_eq!(keys(&scan(&bytes, 0, Origin::Log, Tail::Holes)), "abcd");
+        assert_eq!(
+            keys(&scan(&bytes[starts[0]..starts[3]], 0, Origin::Merged, Tail::Whole)),
+            "abc"
+        );
     }
 }

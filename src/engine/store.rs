@@ -17,7 +17,6 @@
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
@@ -26,21 +25,19 @@ use super::KvsEngine;
 use super::batch::Batch;
 use super::commit::{Committer, WriteJob};
 use super::compactor::{Chore, Compactor};
-use super::core::{Core, lock};
+use super::core::Core;
 use super::cursor;
-use super::directory::{lock_dir, name_engine, refuse_other_engine};
+use super::directory::{self, Occupied};
 use super::expiry::Expirer;
-use super::fs::Lock;
-use super::hint_file;
 use super::manifest::Manifest;
 use super::options::Options;
 use super::preparer::{self, Preparer, Ready};
 use super::range::Range;
 use super::record;
 use super::recovery;
-use super::segment::Segment;
 use super::snapshot::Snapshot;
 use super::syncer::{self, Unsynced};
+use super::threads::{Threads, spawn};
 use super::txn::Txn;
 use super::view::{Patience, ReadError, View};
 use super::writer::{Helpers, Writer};
@@ -142,16 +139,8 @@ struct Inner {
     committer: Arc<Committer>,
     /// `None` while closing.
     queues: Option<Queues>,
-    ready: Ready,
-    /// The threads that end with the queues.
-    workers: Vec<JoinHandle<()>>,
-    /// The threads that end when the writer lets go of them.
-    preparer: Option<JoinHandle<()>>,
-    compactor: Option<JoinHandle<Vec<Arc<Segment>>>>,
-    /// The thread that ends when it is told to.
-    expirer: Option<JoinHandle<()>>,
-    /// Holds the directory's lock as long as the store is open.
-    _lock: Lock,
+    /// The same.
+    threads: Option<Threads>,
 }
 
 /// The ends whose drop stops the threads.
@@ -160,14 +149,6 @@ struct Queues {
     reads: Sender<Box<dyn ReadJob>>,
     chores: Sender<Chore>,
     _sync_stop: Sender<()>,
-}
-
-fn spawn<R: Send + 'static>(
-    name: impl Into<String>,
-    body: impl FnOnce() -> R + Send + 'static,
-) -> Result<JoinHandle<R>> {
-    let thread = std::thread::Builder::new().name(name.into());
-    thread.spawn(body).map_err(KvsError::io("start a thread"))
 }
 
 impl KvStore {
@@ -181,14 +162,15 @@ impl KvStore {
         let doing =
             || KvsError::io(format!("cannot use the directory {} (--dir)", options.dir.display()));
         options.fs.create_dir(&options.dir).map_err(doing())?;
-        refuse_other_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
-        let lock_file = lock_dir(&*options.fs, &options.dir, options.lock_wait)?;
-        name_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
+        directory::refuse_other_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
+        let occupied = directory::occupy(&*options.fs, &options.dir, options.lock_wait)?;
+        directory::name_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
         let manifest = Manifest::open(&options.fs, &options.dir)?;
         let core = Arc::new(Core::new(&options, manifest));
-        let recovered = recovery::recover(&core)?;
+        let recovered = recovery::recover(&core, occupied.same_boot)?;
+        directory::note_boot(&*options.fs, &options.dir)?;
         core.stats.open_micros.set(began.elapsed().as_micros() as u64);
-        let store = KvStore::start(core, recovered, &options, lock_file)?;
+        let store = KvStore::start(core, recovered, &options, occupied)?;
         Ok(store)
     }
 
@@ -196,7 +178,7 @@ impl KvStore {
         core: Arc<Core>,
         recovered: recovery::Recovered,
         options: &Options,
-        lock_file: Lock,
+        occupied: Occupied,
     ) -> Result<KvStore> {
         for segment in core.segments.all() {
             if !Arc::ptr_eq(&segment, &recovered.active) {
@@ -233,17 +215,16 @@ impl KvStore {
             let (reader, wanted) = (reader.clone(), wanted.clone());
             workers.push(spawn(format!("kvs-read-{i}"), move || read_worker(&reader, &wanted))?);
         }
-        let inner = Inner {
-            reader,
-            committer,
-            queues: Some(Queues { writes, reads, chores, _sync_stop: sync_stop }),
+        let threads = Threads {
             ready,
             workers,
-            preparer: Some(preparer),
-            compactor: Some(spawn("kvs-compact", move || compactor.run())?),
-            expirer: Some(spawn("kvs-expire", move || expirer.run())?),
-            _lock: lock_file,
+            preparer,
+            compactor: spawn("kvs-compact", move || compactor.run())?,
+            expirer: spawn("kvs-expire", move || expirer.run())?,
+            lock: occupied.lock,
         };
+        let queues = Some(Queues { writes, reads, chores, _sync_stop: sync_stop });
+        let inner = Inner { reader, committer, queues, threads: Some(threads) };
         Ok(KvStore { inner: Arc::new(inner) })
     }
 
@@ -396,29 +377,8 @@ fn read_worker(reader: &Reader, wanted: &Receiver<Box<dyn ReadJob>>) {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.queues = None;
-        self.reader.core.expiry.close();
-        self.expirer.take().and_then(join);
-        for worker in std::mem::take(&mut self.workers) {
-            join(worker);
-        }
-        let closed = self.committer.with_writer(Writer::close);
-        self.preparer.take().and_then(join);
-        let mut unhinted = self.compactor.take().and_then(join).unwrap_or_default();
-        match closed {
-            Ok(active) => unhinted.push(active),
-            Err(error) => log::error!("close: {error}"),
-        }
-        let core = &self.reader.core;
-        if let Err(error) = hint_file::write_all(core, &unhinted) {
-            log::warn!("close: {error}; the next open takes longer");
-        }
-        if let Some(prepared) = lock(&self.ready).take() {
-            core.remove_files(&[Arc::new(prepared)]);
+        if let Some(threads) = self.threads.take() {
+            threads.close(Arc::clone(&self.reader.core), Arc::clone(&self.committer));
         }
     }
-}
-
-fn join<R>(thread: JoinHandle<R>) -> Option<R> {
-    let name = thread.thread().name().unwrap_or("?").to_owned();
-    thread.join().map_err(|_| log::error!("thread {name} panicked")).ok()
 }

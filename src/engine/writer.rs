@@ -105,6 +105,14 @@ impl Writer {
         outcome
     }
 
+    /// After a panic in [`Writer::commit`]: nobody knows what was written, so nothing is any more.
+    pub(super) fn give_up(&mut self) -> KvsError {
+        self.group.reset();
+        let cause = "internal error: a group commit panicked".to_owned();
+        self.core.poison(&KvsError::Invalid(cause.clone()));
+        KvsError::Poisoned { cause }
+    }
+
     fn commit_staged(&mut self) -> Result<()> {
         self.core.check_poison()?;
         let left = self.left.len();

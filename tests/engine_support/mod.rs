@@ -79,6 +79,12 @@ pub fn copy_dir(from: &Path) -> tempfile::TempDir {
     }
 }
 
+/// Makes a directory that was copied from an open store look as if the machine had been started anew
+/// since: whatever was not synced may be missing.
+pub fn as_after_power_cut(dir: &Path) {
+    std::fs::write(dir.join("LOCK"), "1\n").unwrap();
+}
+
 /// The files with this extension, by name.
 pub fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)

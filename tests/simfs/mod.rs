@@ -28,7 +28,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kvs::engine::fs::{File, Fs, Lock, Map};
 
@@ -198,7 +198,8 @@ impl SimFs {
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap()
+        // A rule may panic, to see what becomes of that.
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a mark into the journal.

@@ -11,7 +11,7 @@ use super::Progress;
 use super::report::{Gone, Kind, Told, Was};
 use crate::engine::fs::{File, Map};
 use crate::engine::record::{self, Record};
-use crate::engine::scan::{self, Scan};
+use crate::engine::scan::{self, Scan, Tail};
 use crate::engine::segment::{self, HEADER, Origin};
 use crate::engine::walk::Walk;
 
@@ -33,8 +33,8 @@ pub struct Subject {
     pub header: Option<String>,
     /// Its header is sound, and of a version that comes later.
     pub newer_version: bool,
-    /// Whether it is the one that was written to.
-    pub newest: bool,
+    /// How it may end: not as a whole only if it is the one that was written to.
+    pub tail: Tail,
 }
 
 impl Subject {
@@ -43,6 +43,11 @@ impl Subject {
         let mut first = [0; record::HEADER];
         let read = self.file.read_exact_at(&mut first, HEADER as u64);
         self.len > HEADER as u64 && (read.is_err() || first.iter().any(|b| *b != 0))
+    }
+
+    /// Whether it is the one that was written to.
+    pub fn is_newest(&self) -> bool {
+        self.tail != Tail::Whole
     }
 
     /// The file's name.
@@ -79,7 +84,7 @@ pub type Visit<'v> = dyn FnMut(u64, &Record<'_>) + 'v;
 /// if it is the newest, only what is behind them can be torn.
 pub fn read(subject: &Subject, sure: u64, progress: &Progress, visit: &mut Visit<'_>) -> Body {
     let start = HEADER as u64;
-    let closed = if subject.newest { sure.min(subject.len) } else { subject.len };
+    let closed = if subject.is_newest() { sure.min(subject.len) } else { subject.len };
     let mut body = Body { end: start.min(subject.len), ..Body::default() };
     let mut walk = Walk::new(&*subject.file, start..closed);
     let (mut fault, mut counted) = (false, 0);
@@ -102,7 +107,8 @@ impl Body {
         }
         let loaded = Loaded::new(&*subject.file, range.clone());
         let bytes = loaded.bytes();
-        let scan = scan::scan(bytes, range.start, subject.origin, open);
+        let tail = if open { subject.tail } else { Tail::Whole };
+        let scan = scan::scan(bytes, range.start, subject.origin, tail);
         for (offset, record) in &scan.records {
             visit(*offset, record);
         }
@@ -229,5 +235,5 @@ pub fn open(file: Arc<dyn File>, number: u64) -> io::Result<Subject> {
         Err(what) => (Origin::Log, Some(what)),
     };
     let newer_version = segment::is_of_newer_version(&bytes);
-    Ok(Subject { number, file, len, origin, header, newer_version, newest: false })
+    Ok(Subject { number, file, len, origin, header, newer_version, tail: Tail::Whole })
 }

@@ -98,7 +98,7 @@ pub fn look(fs: &dyn Fs, dir: &Path, subject: Subject, progress: &Progress) -> L
         hint = None;
     } else if let Some(hint) = &hint
         && hint.covered() < body.end
-        && !subject.newest
+        && !subject.is_newest()
     {
         let what = format!("it covers {} bytes of {}", hint.covered(), body.end);
         findings.push(bad_hint(Grade::Note, &hint_name, what));
@@ -176,7 +176,8 @@ fn order(subject: &Subject, body: &Body, tally: &Tally, name: &str) -> Option<Fi
     if let Some(offset) = tally.disorder {
         return finding(offset..offset, "the sequence numbers do not grow");
     }
-    let whole = subject.newest || body.damage.iter().any(|damage| damage.range.end >= body.end);
+    let whole =
+        subject.is_newest() || body.damage.iter().any(|damage| damage.range.end >= body.end);
     if tally.batch_goes_on && !whole {
         return finding(body.end..body.end, "the end of its last batch is missing");
     }

@@ -23,10 +23,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::core::lock;
-use super::directory::{lock_to_look, made_by};
+use super::directory::{is_same_boot, lock_to_look, made_by};
 use super::filename::{self, Kind as FileKind};
 use super::fs::Fs;
 use super::manifest::Survey;
+use super::scan::Tail;
 use super::segment::Origin;
 use crate::config::EngineKind;
 use crate::error::{KvsError, Result};
@@ -177,7 +178,7 @@ fn open_all(
     let counts =
         |subject: &&mut Subject| subject.origin == Origin::Log && (told || subject.has_records());
     if let Some(newest) = subjects.iter_mut().filter(counts).max_by_key(|s| s.number) {
-        newest.newest = true;
+        newest.tail = Tail::after(is_same_boot(fs, dir));
     }
     Ok(subjects)
 }
