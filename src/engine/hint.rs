@@ -141,9 +141,7 @@ impl<'a> Builder<'a> {
 
     /// The encoded hint of segment `number`, of which the first `covered` bytes were looked at.
     pub fn encode(mut self, number: u64, covered: u64) -> Hint {
-        self.entries.sort_unstable_by(|a, b| {
-            (a.database, a.key).cmp(&(b.database, b.key)).then(b.seq.cmp(&a.seq))
-        });
+        self.entries = sorted(&self.entries);
         self.entries.dedup_by(|b, a| (a.database, a.key) == (b.database, b.key));
         let (min_seq, max_seq) = self.seqs.unwrap_or((0, 0));
         let (mut restarts, mut body) = (Vec::new(), Vec::with_capacity(self.entries.len() * 32));
@@ -188,8 +186,37 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// The entries by (database, key), of equal ones the newest first. Nearly all comparisons are settled
+/// by eight bytes behind what all keys begin with; the keys themselves lie all over the segment.
+fn sorted<'a>(entries: &[Entry<'a>]) -> Vec<Entry<'a>> {
+    let first = entries.first().map_or(&[][..], |entry| entry.key);
+    let prefix = entries.iter().fold(first.len(), |len, entry| shared(&first[..len], entry.key));
+    let mut order: Vec<(u8, u64, u32)> = (0..)
+        .zip(entries)
+        .map(|(i, entry)| {
+            let mut word = [0; 8];
+            let rest = &entry.key[prefix..];
+            let len = rest.len().min(word.len());
+            word[..len].copy_from_slice(&rest[..len]);
+            (entry.database, u64::from_be_bytes(word), i)
+        })
+        .collect();
+    order.sort_unstable_by(|a, b| {
+        (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| {
+            let (a, b) = (&entries[a.2 as usize], &entries[b.2 as usize]);
+            a.key.cmp(b.key).then(b.seq.cmp(&a.seq))
+        })
+    });
+    order.iter().map(|(_, _, i)| entries[*i as usize]).collect()
+}
+
+/// How many bytes two keys begin with alike.
+fn shared(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 fn encode_entry(body: &mut Vec<u8>, entry: &Entry<'_>, before: &[u8], min_seq: u64) {
-    let shared = entry.key.iter().zip(before).take_while(|(a, b)| a == b).count();
+    let shared = shared(entry.key, before);
     put_varint(body, shared as u64);
     put_varint(body, (entry.key.len() - shared) as u64);
     body.extend_from_slice(&entry.key[shared..]);
