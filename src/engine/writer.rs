@@ -155,7 +155,7 @@ impl Writer {
             // The compactor ends only after the writer has let go of it.
             let _ = helpers.chores.send(Chore::Sealed(segment));
         }
-        helpers.preparer.grown_to(self.tail, &self.active);
+        helpers.preparer.grown_to(self.tail, &self.active, self.group.bytes().len());
     }
 
     fn count(&self) {
