@@ -33,6 +33,9 @@ const TICK: Duration = Duration::from_millis(100);
 const RESIDENCY: Duration = Duration::from_secs(1);
 /// Collections of garbage at each look around; those that find none take some 100 ns.
 const COLLECTIONS: usize = 256;
+/// How long a segment has been closed before its hint is written. Under a load that overwrites, it
+/// is merged away sooner than that, and a hint of it would have been sorted for nothing.
+const COLD: Duration = Duration::from_secs(10);
 /// How long it rests after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// One merge copies no more than so many bytes, unless a single segment has more: positions reach
@@ -41,11 +44,36 @@ const MAX_MERGE: u64 = 4 * 1024 * 1024 * 1024;
 /// Dead bytes that are never worth a merge.
 const SLACK: u64 = 1024 * 1024;
 
+/// A segment without a hint.
+struct Unhinted {
+    segment: Arc<Segment>,
+    since: Instant,
+}
+
+impl Unhinted {
+    fn new(segment: Arc<Segment>) -> Unhinted {
+        Unhinted { segment, since: Instant::now() }
+    }
+
+    /// Whether a hint is of use: one that is mostly dead is merged soon.
+    fn is_worth_it(&self) -> bool {
+        self.segment.live() * 2 > self.segment.len()
+    }
+
+    fn is_one_of(&self, segments: &[Arc<Segment>]) -> bool {
+        segments.iter().any(|segment| Arc::ptr_eq(segment, &self.segment))
+    }
+
+    fn is_cold(&self) -> bool {
+        self.since.elapsed() >= COLD
+    }
+}
+
 /// See the module.
 pub struct Compactor {
     core: Arc<Core>,
     chores: Receiver<Chore>,
-    unhinted: Vec<Arc<Segment>>,
+    unhinted: Vec<Unhinted>,
     rate: u64,
     /// A chore that came while a merge was waiting for its budget.
     held: Vec<Chore>,
@@ -85,7 +113,7 @@ impl Compactor {
         Compactor {
             core,
             chores,
-            unhinted,
+            unhinted: unhinted.into_iter().map(Unhinted::new).collect(),
             rate,
             held: Vec::new(),
             fruitless: None,
@@ -117,7 +145,7 @@ impl Compactor {
                 self.poison_if_final(&Err(error));
             }
         }
-        self.unhinted
+        self.unhinted.into_iter().map(|unhinted| unhinted.segment).collect()
     }
 
     fn poison_if_final(&self, outcome: &Result<()>) {
@@ -141,7 +169,7 @@ impl Compactor {
 
     fn note(&mut self, chore: Chore) {
         match chore {
-            Chore::Sealed(segment) => self.unhinted.push(segment),
+            Chore::Sealed(segment) => self.unhinted.push(Unhinted::new(segment)),
             Chore::CompactAll(_) => self.held.push(chore),
         }
     }
@@ -160,24 +188,34 @@ impl Compactor {
         while let Some(victims) = self.pick() {
             self.merge(&victims)?;
         }
-        // A segment that is mostly dead is merged soon: a hint of it would be of little use.
-        let next = self.unhinted.iter().position(|segment| segment.live() * 2 > segment.len());
+        let next = self.unhinted.iter().position(|next| next.is_worth_it() && next.is_cold());
         if let Some(next) = next {
-            let segment = self.unhinted.remove(next);
-            let scan = scan::scan(
-                segment.bytes_from(HEADER as u64),
-                HEADER as u64,
-                segment.origin(),
-                scan::Tail::Whole,
-            );
+            self.write_hint(next)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the hint of one of `unhinted`.
+    fn write_hint(&mut self, which: usize) -> Result<(), Interrupted> {
+        let segment = self.unhinted.remove(which).segment;
+        let bytes = segment.bytes_from(HEADER as u64);
+        let scan = scan::scan(bytes, HEADER as u64, segment.origin(), scan::Tail::Whole);
+        if scan.damage.is_empty() {
             let hint = hint::Builder::from_scan(&scan).encode(segment.number(), segment.len());
-            segment.set_seqs(hint.min_seq(), hint.max_seq());
-            if scan.damage.is_empty() {
-                hint_file::write(&self.core, &hint)?;
-            } else {
-                segment.mark_damaged();
-            }
-            self.pace(segment.len() as usize)?;
+            hint_file::write(&self.core, &hint)?;
+        } else {
+            segment.mark_damaged();
+        }
+        Ok(self.pace(segment.len() as usize)?)
+    }
+
+    /// Writes the hints by which a merge of `victims` will tell whether their tombstones are still
+    /// needed.
+    fn write_hints_beside(&mut self, victims: &[Arc<Segment>]) -> Result<(), Interrupted> {
+        while let Some(next) =
+            self.unhinted.iter().position(|next| next.is_worth_it() && !next.is_one_of(victims))
+        {
+            self.write_hint(next)?;
         }
         Ok(())
     }
@@ -261,6 +299,9 @@ impl Compactor {
 
     /// Merges `victims` into one new segment, or into none if nothing lives.
     fn merge(&mut self, victims: &[Arc<Segment>]) -> Result<(), Interrupted> {
+        if victims.iter().any(|victim| victim.tombstones() > 0) {
+            self.write_hints_beside(victims)?;
+        }
         let core = Arc::clone(&self.core);
         let mut merge = Merge::begin(&core, victims)?;
         loop {
@@ -270,10 +311,14 @@ impl Compactor {
                 Step::Damaged => return Ok(()),
             }
         }
-        let won = merge.finish()?;
+        let output = merge.finish()?;
         let read: u64 = victims.iter().map(|victim| victim.len()).sum();
+        let won = read.saturating_sub(output.len());
         self.fruitless = (won * 10 < read).then(|| self.core.space());
-        self.unhinted.retain(|segment| !victims.iter().any(|victim| Arc::ptr_eq(victim, segment)));
+        self.unhinted.retain(|unhinted| !unhinted.is_one_of(victims));
+        if !output.is_empty() {
+            self.unhinted.push(Unhinted::new(output));
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::keydir::KeyHash;
 use super::position::{self, Position};
-use super::record::Record;
+use super::record::{self, Record};
 use super::segment::{HEADER, Segment};
 use super::walk::STEP;
 use crate::error::{KvsError, Result};
@@ -110,12 +110,20 @@ impl Copier {
             offset: self.tail + self.buffer.len() as u64,
             size: bytes.len(),
         });
+        self.append(bytes);
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        // It was parsed before.
+        if let Ok(record) = record::unchecked(bytes) {
+            self.output.note_seq(record.seq);
+        }
         self.buffer.extend_from_slice(bytes);
     }
 
     pub(super) fn append_tombstone(&mut self, bytes: &[u8]) {
         self.output.add_tombstone(position::rounded(bytes.len()) as u64);
-        self.buffer.extend_from_slice(bytes);
+        self.append(bytes);
     }
 
     pub(super) fn flush(&mut self) -> Result<()> {

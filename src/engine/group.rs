@@ -140,6 +140,11 @@ impl Group {
         &self.units
     }
 
+    /// The sequence number of the `i`th record.
+    pub fn seq(&self, i: usize) -> u64 {
+        self.next_seq - (self.staged.len() - i) as u64
+    }
+
     /// The key of a record of this group.
     pub fn key(&self, staged: &Staged) -> &[u8] {
         key_of(&self.bytes, staged)

@@ -4,7 +4,9 @@
 //! renamed, and not synced: one that a power cut damages is found out by its checksum, and costs
 //! time only.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::core::Core;
 use super::filename;
@@ -50,12 +52,25 @@ pub(super) fn write(core: &Core, hint: &Hint) -> Result<()> {
     core.fs.rename(&temporary, &path).map_err(doing())
 }
 
-/// Writes the hints of these segments, for a clean close.
+/// Writes the hints of these segments, for a clean close. Several at a time, if there is much.
 pub(super) fn write_all(core: &Core, segments: &[Arc<Segment>]) -> Result<()> {
-    for segment in segments {
-        if !segment.is_damaged() {
-            write(core, &of_segment(segment))?;
+    const MUCH: u64 = 16 * 1024 * 1024;
+    let bytes: u64 = segments.iter().map(|segment| segment.len()).sum();
+    let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if !segment.is_damaged() {
+                write(core, &of_segment(segment))?;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let helpers = (bytes / MUCH).min(cores as u64 - 1);
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        let others = helpers.into_iter().map(|helper| helper.join().unwrap_or(Ok(())));
+        others.fold(mine, Result::and)
+    })
 }

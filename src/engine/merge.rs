@@ -81,9 +81,8 @@ impl<'a> Merge<'a> {
     }
 
     /// Makes the copies durable and puts them in place of the victims: in the index, in the
-    /// manifest, on the disk. After all steps.
-    /// Returns how many bytes shorter that is.
-    pub(super) fn finish(mut self) -> Result<u64> {
+    /// manifest, on the disk. After all steps. Returns the new segment, which may be empty.
+    pub(super) fn finish(mut self) -> Result<Arc<Segment>> {
         self.keep_needed_tombstones()?;
         self.copier.flush()?;
         let output = Arc::clone(&self.copier.output);
@@ -96,12 +95,8 @@ impl<'a> Merge<'a> {
         }
         output.publish(self.copier.tail);
         self.core.stats.compaction_written.add(self.copier.tail);
-        let hint = hint_file::of_segment(&output);
-        output.set_seqs(hint.min_seq(), hint.max_seq());
-        hint_file::write(self.core, &hint)?;
         self.install(&output)?;
-        let read: u64 = self.victims.iter().map(|victim| victim.len()).sum();
-        Ok(read.saturating_sub(output.len()))
+        Ok(output)
     }
 
     /// Copies those tombstones whose keys an older segment outside the merge still has.

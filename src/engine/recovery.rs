@@ -207,7 +207,7 @@ fn merge(core: &Core, loaded: &[Loaded]) {
         }
     }
     for loaded in loaded {
-        loaded.segment.set_seqs(loaded.hint.min_seq(), loaded.hint.max_seq());
+        loaded.segment.note_seq(loaded.hint.min_seq());
     }
     let Some(largest) = loaded.iter().max_by_key(|loaded| loaded.hint.keys()) else { return };
     let parts = if largest.hint.keys() < 1000 { 1 } else { threads() };

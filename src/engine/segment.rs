@@ -87,8 +87,8 @@ pub struct Segment {
     len: AtomicU64,
     live: AtomicI64,
     tombstones: AtomicU64,
-    /// The smallest and the largest sequence number in it, once it is closed.
-    seqs: [AtomicU64; 2],
+    /// The smallest sequence number in it; 0 while none is known.
+    min_seq: AtomicU64,
     /// Damage was found in it: it is kept as it is.
     damaged: AtomicBool,
     sealed: AtomicBool,
@@ -156,7 +156,7 @@ impl Segment {
             len: AtomicU64::new(len),
             live: AtomicI64::new(0),
             tombstones: AtomicU64::new(0),
-            seqs: Default::default(),
+            min_seq: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
             resident: (0..words).map(|_| AtomicU64::new(0)).collect(),
@@ -248,15 +248,17 @@ impl Segment {
         self.tombstones.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Notes the smallest and the largest sequence number in it.
-    pub fn set_seqs(&self, min: u64, max: u64) {
-        self.seqs[0].store(min, Ordering::Relaxed);
-        self.seqs[1].store(max, Ordering::Relaxed);
+    /// Notes that it holds this sequence number. For the one thread that fills it, or that loads it.
+    pub fn note_seq(&self, seq: u64) {
+        let known = self.min_seq();
+        if known == 0 || seq < known {
+            self.min_seq.store(seq, Ordering::Relaxed);
+        }
     }
 
-    /// The smallest sequence number in it, as far as it was noted; 0 otherwise.
+    /// The smallest sequence number in it; 0 while none is known.
     pub fn min_seq(&self) -> u64 {
-        self.seqs[0].load(Ordering::Relaxed)
+        self.min_seq.load(Ordering::Relaxed)
     }
 
     /// Closes it: all that it will ever hold is published.

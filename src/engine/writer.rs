@@ -184,6 +184,7 @@ impl Writer {
             self.group.seal(records, last, after_sync);
             let write = self.active.file().write_all_at(&self.group.bytes()[bytes..end], self.tail);
             write.map_err(KvsError::io(format!("write {}", self.active.path().display())))?;
+            self.active.note_seq(self.group.seq(records));
             let base = self.tail as i64 - bytes as i64;
             self.tail += (end - bytes) as u64;
             pieces.push(Piece {
