@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use engine_support::{Model, Random, contents, dir_bytes, options, seed, until};
 use kvs::KvStore;
-use kvs::engine::{Batch, Options, Patience};
+use kvs::engine::{Batch, Options, Patience, Walk};
 
 /// Small segments, merged as fast as can be.
 fn open(dir: &Path) -> KvStore {
@@ -220,6 +220,18 @@ fn a_snapshot_is_the_state_at_its_start() {
             };
             keys.keys(all, note).unwrap();
             assert!(names.iter().eq(frozen.keys()), "round {round}: the keys of a snapshot");
+            let [from, to] = [0, 1].map(|_| format!("key{:03}", random.below(400)).into_bytes());
+            let mut back = Vec::new();
+            let range = (Bound::Excluded(&from[..]), Bound::Excluded(&to[..]));
+            let walk = Walk { backward: true, values: true };
+            keys.walk(range, walk, &mut |key, value| {
+                back.push((key.to_vec(), value.to_vec()));
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+            let within = frozen.iter().filter(|(key, _)| **key > from && **key < to);
+            let back = back.iter().rev().map(|(key, value)| (key, value));
+            assert!(back.eq(within), "round {round}: a snapshot from its end");
             assert_eq!(keys.len(), frozen.len() as u64);
         }
     });

@@ -7,17 +7,25 @@ use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine_support::{Model, Random, open, seed};
-use kvs::engine::{Batch, Txn};
+use kvs::engine::{Batch, Txn, Walk};
 use kvs::{KvStore, KvsError, Result};
 
-fn all(txn: &mut Txn<'_>, range: (Bound<&[u8]>, Bound<&[u8]>)) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut found = Vec::new();
-    txn.walk(0, range, true, &mut |key, value| {
-        found.push((key.to_vec(), value.to_vec()));
-        ControlFlow::Continue(())
-    })
-    .unwrap();
-    found
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What is in a range, which must be the same from both of its ends.
+fn all(txn: &mut Txn<'_>, range: (Bound<&[u8]>, Bound<&[u8]>)) -> Entries {
+    let [forward, mut backward] = [false, true].map(|backward| {
+        let mut found = Entries::new();
+        txn.walk(0, range, Walk { backward, values: true }, &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        found
+    });
+    backward.reverse();
+    assert_eq!(forward, backward);
+    forward
 }
 
 #[test]
@@ -109,7 +117,7 @@ fn compare(txn: &mut Txn<'_>, model: &Model, random: &mut Random) {
     assert!(all(txn, range).iter().map(|(k, v)| (k, v)).eq(expected));
     let limit = random.below(5) as usize + 1;
     let mut first = Vec::new();
-    txn.walk(0, everything, false, &mut |key, _| {
+    txn.walk(0, everything, Walk::default(), &mut |key, _| {
         first.push(key.to_vec());
         if first.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })

@@ -67,6 +67,15 @@ pub struct Entry<'a> {
 /// A key range: from, to.
 pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
+/// Which way a walk over keys goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the first key on.
+    Forward,
+    /// From the last key back.
+    Backward,
+}
+
 /// Reading a key space. An expired key is absent to all of these.
 pub trait Reads {
     /// The value of `key`.
@@ -89,6 +98,7 @@ pub trait Reads {
     fn keys(
         &self,
         range: KeyRange<'_>,
+        way: Way,
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort>;
 
@@ -97,32 +107,39 @@ pub trait Reads {
     fn entries(
         &self,
         range: KeyRange<'_>,
+        way: Way,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort>;
 
-    /// A key picked at random, `None` where there is none. This walks to it; an engine that can
-    /// jump should.
+    /// A key picked at random, `None` where there is none: one of those that an iteration finds
+    /// first behind a random place.
     fn random_key(&self) -> Result<Option<Vec<u8>>, Abort> {
+        const SOME: usize = 16;
         let random = RandomState::new().build_hasher().finish();
-        let Some(mut skip) = random.checked_rem(self.len()?) else { return Ok(None) };
-        let mut picked = None;
-        self.keys((Bound::Unbounded, Bound::Unbounded), &mut |key| {
-            // The number of keys may count expired ones, and the walk end early: then it is the first.
-            if skip == 0 || picked.is_none() {
-                picked = Some(key.to_vec());
+        let (mut picked, mut seen) = (None, 0);
+        for start in [random, 0] {
+            let mut cursor = start;
+            loop {
+                cursor = self.scan(cursor, SOME, &mut |key| {
+                    seen += 1;
+                    if (random >> 7).is_multiple_of(seen) {
+                        picked = Some(key.to_vec());
+                    }
+                })?;
+                if picked.is_some() || cursor == 0 {
+                    break;
+                }
             }
-            if skip == 0 {
-                return ControlFlow::Break(());
+            if picked.is_some() {
+                break;
             }
-            skip -= 1;
-            ControlFlow::Continue(())
-        })?;
+        }
         Ok(picked)
     }
 
     /// One step of an iteration in an order of the engine's own: visits about `count` keys from
-    /// `cursor` (0 starts) and returns the next cursor (0: done). A key that is there throughout
-    /// the iteration is visited at least once.
+    /// `cursor` (0 starts, any other is some place) and returns the next cursor (0: done). A key that
+    /// is there throughout the iteration is visited at least once.
     fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> Result<u64, Abort>;
 }
 

@@ -22,11 +22,6 @@ impl Gathered {
         self.len += 1;
     }
 
-    /// How many elements there are.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Writes the array.
     pub(super) fn finish(self, reply: &mut Reply<'_>) {
         reply.array(self.len);

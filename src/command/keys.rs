@@ -7,7 +7,7 @@ use super::gather::Gathered;
 use super::glob::literal_prefix;
 use super::numbers::{cursor, integer, small_integer};
 use super::ordered::prefix_range;
-use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Writes, matches};
+use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Way, Writes, matches};
 use crate::protocol::{Args, Reply};
 
 const FAST: Flags = Flags::FAST;
@@ -164,7 +164,7 @@ fn keys(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let prefix = literal_prefix(pattern);
     let (start, end) = prefix_range(prefix);
     let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-    db.keys((start, end), &mut |key| {
+    db.keys((start, end), Way::Forward, &mut |key| {
         if matches(pattern, key) {
             found.bulk(key);
         }

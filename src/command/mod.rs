@@ -44,7 +44,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 
-pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Writes};
+pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Way, Writes};
 pub use client::{ClientFilter, Replies};
 pub use clock::now_ms;
 pub use glob::{matches, matches_nocase};

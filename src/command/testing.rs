@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use super::{
-    Abort, Client, Command, Entry, KeyRange, Outcome, Reads, Run, Writes, now_ms, prepare,
+    Abort, Client, Command, Entry, KeyRange, Outcome, Reads, Run, Way, Writes, now_ms, prepare,
 };
 use crate::protocol::{Args, Decoder, Kind, Limits, Reply, Version};
 
@@ -30,7 +30,7 @@ fn alive(expires_at: Option<u64>) -> bool {
 }
 
 impl TestDb {
-    fn range(&self, range: KeyRange<'_>) -> impl Iterator<Item = (&[u8], &[u8])> {
+    fn range(&self, range: KeyRange<'_>) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
         let entries = self.maps[self.database].range::<[u8], _>(range);
         let present = entries.filter(|(_, (_, expires_at))| alive(*expires_at));
         present.map(|(key, (value, _))| (&key[..], &value[..]))
@@ -57,18 +57,23 @@ impl Reads for TestDb {
     fn keys(
         &self,
         range: KeyRange<'_>,
+        way: Way,
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
-        let _ = self.range(range).try_for_each(|(key, _)| visit(key));
-        Ok(())
+        self.entries(range, way, &mut |key, _| visit(key))
     }
 
     fn entries(
         &self,
         range: KeyRange<'_>,
+        way: Way,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
-        let _ = self.range(range).try_for_each(|(key, value)| visit(key, value));
+        let mut visit = |(key, value)| visit(key, value);
+        let _ = match way {
+            Way::Forward => self.range(range).try_for_each(&mut visit),
+            Way::Backward => self.range(range).rev().try_for_each(&mut visit),
+        };
         Ok(())
     }
 

@@ -108,7 +108,7 @@ impl Database {
     pub fn range<'c>(
         &'c self,
         range: (Bound<&[u8]>, Bound<&[u8]>),
-    ) -> impl Iterator<Item = (&'c [u8], Newest)> + use<'c> {
+    ) -> impl DoubleEndedIterator<Item = (&'c [u8], Newest)> + use<'c> {
         let is_empty = match range {
             (Bound::Included(from), Bound::Included(to)) => from > to,
             (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))

@@ -55,7 +55,7 @@ pub use directory::name_engine;
 pub use memory::MemoryEngine;
 pub use options::Options;
 pub use range::{Range, behind_prefix};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, Walk};
 pub use store::{KvStore, ReadJob, Reader};
 pub use txn::Txn;
 pub use view::{Patience, ReadError, Value, View, now_ms};

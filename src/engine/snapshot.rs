@@ -95,8 +95,17 @@ impl Drop for Snapshot {
 /// Some keys in order, and where the next ones begin.
 type Keys = (Vec<Box<[u8]>>, Option<Vec<u8>>);
 
+/// How a walk goes over a range: by default from its first key on, and without values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Walk {
+    /// From the last key of the range back.
+    pub backward: bool,
+    /// The values are read, too; else the visitor gets empty ones.
+    pub values: bool,
+}
+
 /// What a walk hands to its visitor: a key and, if asked for, its value.
-pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 impl Snapshot {
     /// Waits while a group commit becomes visible.
@@ -126,7 +135,7 @@ impl Snapshot {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        self.walk(range, true, &mut visit)
+        self.walk(range, Walk { values: true, ..Walk::default() }, &mut visit)
     }
 
     /// Visits the keys of a range in order until told to break. Reads no values.
@@ -135,23 +144,33 @@ impl Snapshot {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        self.walk(range, false, &mut |key, _| visit(key))
+        self.walk(range, Walk::default(), &mut |key, _| visit(key))
     }
 
-    /// Visits the keys of a range, and their values if asked for, in order until told to break.
-    pub(super) fn walk(
+    /// Visits the keys of a range in order, as `walk` tells, until told to break.
+    pub fn walk(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        walk: Walk,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        match walk.backward {
+            false => self.walk_forward(range, walk.values, visit),
+            true => self.walk_backward(range, walk.values, visit),
+        }
+    }
+
+    fn walk_forward(
         &self,
         (start, end): (Bound<&[u8]>, Bound<&[u8]>),
         values: bool,
         visit: Visit<'_>,
     ) -> Result<()> {
         let mut from = match start {
-            Bound::Included(key) | Bound::Excluded(key) => key.to_vec(),
+            Bound::Included(key) => key.to_vec(),
+            Bound::Excluded(key) => behind(key),
             Bound::Unbounded => Vec::new(),
         };
-        if let Bound::Excluded(_) = start {
-            from.push(0);
-        }
         let within = |key: &[u8]| match end {
             Bound::Included(end) => key <= end,
             Bound::Excluded(end) => key < end,
@@ -175,6 +194,56 @@ impl Snapshot {
         }
     }
 
+    fn walk_backward(
+        &self,
+        (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+        values: bool,
+        visit: Visit<'_>,
+    ) -> Result<()> {
+        let mut before = match end {
+            Bound::Included(key) => Some(behind(key)),
+            Bound::Excluded(key) => Some(key.to_vec()),
+            Bound::Unbounded => None,
+        };
+        let within = |key: &[u8]| match start {
+            Bound::Included(start) => key >= start,
+            Bound::Excluded(start) => key > start,
+            Bound::Unbounded => true,
+        };
+        while before.as_ref().is_none_or(|before| !before.is_empty()) {
+            let guard = crossbeam_epoch::pin();
+            let (keys, lower) = self.block_before(before.as_deref(), &guard)?;
+            for key in keys.iter().rev() {
+                if !within(key) {
+                    return Ok(());
+                }
+                if self.visit_key(key, values, visit, &guard)?.is_break() {
+                    return Ok(());
+                }
+            }
+            // An end that is the empty key: nothing is before it.
+            before = Some(lower.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// The keys of one block of the index that are below `before`, as [`Snapshot::block`] has them,
+    /// and where the block begins.
+    fn block_before(&self, before: Option<&[u8]>, guard: &Guard) -> Result<Keys> {
+        let cleared = self.is_cleared();
+        let source = self.source(guard);
+        let order = source.keydir.order().ok_or(UNORDERED)?;
+        let (present, lower) = order.piece_before(before, guard);
+        let keys: Vec<Box<[u8]>> = present.map(Into::into).collect();
+        if self.is_cleared() != cleared {
+            return self.block_before(before, guard);
+        }
+        let from = lower.as_deref().map_or(Bound::Unbounded, Bound::Included);
+        let keys =
+            self.with_removed(keys, (from, before.map_or(Bound::Unbounded, Bound::Excluded)));
+        Ok((keys, lower.map(<[u8]>::into_vec)))
+    }
+
     /// The keys of one block of the index from `from` on, those that the index has not any more
     /// included, and where the next block begins.
     fn block(&self, from: &[u8], guard: &Guard) -> Result<Keys> {
@@ -182,14 +251,24 @@ impl Snapshot {
         let source = self.source(guard);
         let order = source.keydir.order().ok_or(UNORDERED)?;
         let (present, upper) = order.piece(from, guard);
-        let mut keys: Vec<Box<[u8]>> = present.map(Into::into).collect();
+        let keys: Vec<Box<[u8]>> = present.map(Into::into).collect();
         let behind = upper.map_or(Bound::Unbounded, Bound::Excluded);
         if self.is_cleared() != cleared {
             // The index that was read may be the one after the clear.
             return self.block(from, guard);
         }
+        let keys = self.with_removed(keys, (Bound::Included(from), behind));
+        Ok((keys, upper.map(<[u8]>::to_vec)))
+    }
+
+    /// `keys`, which are those of `range` in the index, with those that were removed since.
+    fn with_removed(
+        &self,
+        mut keys: Vec<Box<[u8]>>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Vec<Box<[u8]>> {
         let known = keys.len();
-        for entry in self.overlay.before.range::<[u8], _>((Bound::Included(from), behind)) {
+        for entry in self.overlay.before.range::<[u8], _>(range) {
             if entry.value().is_some() && keys[..known].binary_search(entry.key()).is_err() {
                 keys.push(entry.key().clone());
             }
@@ -197,7 +276,7 @@ impl Snapshot {
         if keys.len() > known {
             keys.sort_unstable();
         }
-        Ok((keys, upper.map(<[u8]>::to_vec)))
+        keys
     }
 
     /// An error if there is no order to walk in.
@@ -273,4 +352,9 @@ fn visit_before(
         return Ok(ControlFlow::Continue(()));
     }
     Ok(visit(key, record.value))
+}
+
+/// The first key behind `key`.
+fn behind(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }

@@ -13,7 +13,7 @@ use super::core::DATABASES;
 use super::cursor;
 use super::group::{Change, Pending};
 use super::record;
-use super::snapshot::{Snapshot, Visit};
+use super::snapshot::{Snapshot, Visit, Walk};
 use super::view::{Patience, ReadError, Value, View, expired};
 use super::writer::Writer;
 use crate::error::{KvsError, Result};
@@ -134,20 +134,23 @@ impl<'w> Txn<'w> {
         self.writer.group().changed(|staged, key| view.has_even_expired(staged, key))
     }
 
-    /// Visits the keys of a range, and their values if asked for, in order until told to break:
-    /// those of the index, and what the group made of them.
+    /// Visits the keys of a range in order, as `walk` tells, until told to break: those of the index,
+    /// and what the group made of them.
     pub fn walk(
         &mut self,
         database: u8,
         range: (Bound<&[u8]>, Bound<&[u8]>),
-        values: bool,
+        walk: Walk,
         visit: Visit<'_>,
     ) -> Result<()> {
         self.changed()?;
         let core = Arc::clone(self.writer.core());
         let group = self.writer.group();
         let changed = group.known_changes().of(database);
-        let mut pending = changed.range(range).peekable();
+        let all = changed.range(range);
+        let all: Box<dyn Iterator<Item = (&[u8], Newest)> + '_> =
+            if walk.backward { Box::new(all.rev()) } else { Box::new(all) };
+        let mut pending = all.peekable();
         let visit_pending =
             |newest: Newest, key: &[u8], visit: Visit<'_>| match group.pending(newest.record) {
                 Pending::Set(value, expires_at) if !expired(expires_at) => visit(key, value),
@@ -156,7 +159,9 @@ impl<'w> Txn<'w> {
         let mut flow = ControlFlow::Continue(());
         let mut visit_indexed = |key: &[u8], value: &[u8]| {
             let mut replaced = false;
-            while let Some((changed, newest)) = pending.next_if(|(changed, _)| *changed <= key) {
+            let is_due =
+                |changed: &[u8]| if walk.backward { changed >= key } else { changed <= key };
+            while let Some((changed, newest)) = pending.next_if(|(changed, _)| is_due(changed)) {
                 replaced = changed == key;
                 visit_pending(newest, changed, visit)?;
             }
@@ -166,7 +171,7 @@ impl<'w> Txn<'w> {
         if changed.is_cleared() {
             snapshot.check_ordered()?;
         } else {
-            snapshot.walk(range, values, &mut |key, value| {
+            snapshot.walk(range, walk, &mut |key, value| {
                 flow = visit_indexed(key, value);
                 flow
             })?;

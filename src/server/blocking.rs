@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::batch::write_abort;
-use crate::command::{Abort, Command, Entry, KeyRange, Outcome, Reads, Run, Writes, keys_of};
+use crate::command::{Abort, Command, Entry, KeyRange, Outcome, Reads, Run, Way, Writes, keys_of};
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
 use crate::protocol::{Args, Reply};
@@ -123,6 +123,7 @@ impl Reads for Blocking<'_> {
     fn keys(
         &self,
         _: KeyRange<'_>,
+        _: Way,
         _: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
         unsupported("list of its keys")
@@ -131,6 +132,7 @@ impl Reads for Blocking<'_> {
     fn entries(
         &self,
         _: KeyRange<'_>,
+        _: Way,
         _: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
         unsupported("list of its keys")

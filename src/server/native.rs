@@ -6,8 +6,8 @@
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 
-use crate::command::{Abort, Entry, KeyRange, Reads, Writes};
-use crate::engine::{Patience, ReadError, Reader, Txn, Value, View};
+use crate::command::{Abort, Entry, KeyRange, Reads, Way, Writes};
+use crate::engine::{Patience, ReadError, Reader, Txn, Value, View, Walk};
 
 impl From<ReadError> for Abort {
     fn from(error: ReadError) -> Abort {
@@ -20,6 +20,10 @@ impl From<ReadError> for Abort {
 
 fn entry(value: Value<'_>) -> Entry<'_> {
     Entry { value: value.bytes, expires_at: value.expires_at }
+}
+
+fn walk(way: Way, values: bool) -> Walk {
+    Walk { backward: way == Way::Backward, values }
 }
 
 /// Reading one database. Made for each request; the view, which pins an epoch, may serve many.
@@ -103,19 +107,22 @@ impl Reads for NativeReads<'_> {
     fn keys(
         &self,
         range: KeyRange<'_>,
+        way: Way,
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
         self.check_patience()?;
-        Ok(self.reader.snapshot(self.database).keys(range, visit)?)
+        let visit = &mut |key: &[u8], _: &[u8]| visit(key);
+        Ok(self.reader.snapshot(self.database).walk(range, walk(way, false), visit)?)
     }
 
     fn entries(
         &self,
         range: KeyRange<'_>,
+        way: Way,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
         self.check_patience()?;
-        Ok(self.reader.snapshot(self.database).entries(range, visit)?)
+        Ok(self.reader.snapshot(self.database).walk(range, walk(way, true), visit)?)
     }
 
     fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> Result<u64, Abort> {
@@ -153,18 +160,20 @@ impl Reads for NativeWrites<'_, '_> {
     fn keys(
         &self,
         range: KeyRange<'_>,
+        way: Way,
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
         let visit = &mut |key: &[u8], _: &[u8]| visit(key);
-        Ok(self.txn.borrow_mut().walk(self.database, range, false, visit)?)
+        Ok(self.txn.borrow_mut().walk(self.database, range, walk(way, false), visit)?)
     }
 
     fn entries(
         &self,
         range: KeyRange<'_>,
+        way: Way,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort> {
-        Ok(self.txn.borrow_mut().walk(self.database, range, true, visit)?)
+        Ok(self.txn.borrow_mut().walk(self.database, range, walk(way, true), visit)?)
     }
 
     fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> Result<u64, Abort> {

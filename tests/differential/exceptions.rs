@@ -66,6 +66,7 @@ pub const NOT_ASKED: &[(&str, &str)] = &[
     ("rm", "Redis has no such command"),
     ("range", "Redis has no such command"),
     ("prefix", "Redis has no such command"),
+    ("delrange", "Redis has no such command"),
     ("delifeq", "Redis has no such command"),
     ("help", "Redis has no such command"),
     ("quit", "it ends the connection"),

@@ -71,8 +71,9 @@ impl HashCursor {
         self.0
     }
 
+    /// The shard and the hash in it; any number is some place.
     fn parts(self) -> (usize, u32) {
-        ((self.0 >> 32) as usize, self.0 as u32)
+        ((self.0 >> 32) as usize % SHARDS, self.0 as u32)
     }
 }
 
@@ -364,6 +365,55 @@ mod tests {
         let mut expected: Vec<Position> = model.into_values().collect();
         expected.sort_by_key(|p| p.offset());
         assert_eq!(seen, expected);
+    }
+
+    fn ordered_keys_backward(keydir: &Keydir) -> Vec<Vec<u8>> {
+        let (mut keys, mut before) = (Vec::new(), None);
+        loop {
+            let guard = crossbeam_epoch::pin();
+            let (piece, lower) = keydir.order().unwrap().piece_before(before.as_deref(), &guard);
+            let piece: Vec<&[u8]> = piece.collect();
+            keys.extend(piece.iter().rev().map(|key| key.to_vec()));
+            match lower {
+                Some(lower) => before = Some(lower),
+                None => return keys,
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_backward_misses_no_key_while_blocks_split_and_merge() {
+        let keydir = Keydir::new(true);
+        let lasting: Vec<Vec<u8>> = (0..4000).step_by(40).map(key).collect();
+        let all: Vec<&[u8]> = lasting.iter().map(Vec::as_slice).collect();
+        keydir.add_ordered(&all, &crossbeam_epoch::pin());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0.. {
+                    for n in (0..4000).filter(|n| n % 40 != 0) {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let guard = crossbeam_epoch::pin();
+                        match round % 2 {
+                            0 => keydir.add_ordered(&[&key(n)], &guard),
+                            _ => keydir.remove_ordered(&key(n), &guard),
+                        }
+                    }
+                }
+            });
+            for _ in 0..300 {
+                let mut keys = ordered_keys_backward(&keydir);
+                keys.reverse();
+                let sorted = keys.is_sorted();
+                keys.retain(|key| lasting.binary_search(key).is_ok());
+                stop.fetch_or(!sorted || keys != lasting, Ordering::Relaxed);
+                assert!(sorted, "out of order");
+                assert_eq!(keys, lasting);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -220,6 +220,36 @@ impl Order {
         ((at..block.len()).map(|i| block.key(i)), block.upper.as_deref())
     }
 
+    /// The keys below `before` in the block that holds the last of them (`None`: of all keys), and
+    /// where that block begins, unless it is the first one.
+    pub fn piece_before<'g>(
+        &self,
+        before: Option<&[u8]>,
+        guard: &'g Guard,
+    ) -> (impl Iterator<Item = &'g [u8]> + use<'g>, Option<Box<[u8]>>) {
+        let (lower, block, end) = loop {
+            let entry = match before {
+                // The first block is the one of "", and nothing is below that.
+                Some([]) | None => self.blocks.back(),
+                Some(before) => self.blocks.upper_bound(Bound::Excluded(before)),
+            };
+            let Some(entry) = entry else { continue };
+            let block = load_for(&entry, guard);
+            // A block that ends earlier has just been split, or its right neighbour just found gone.
+            let reaches = match (before, block.upper.as_deref()) {
+                (_, None) => true,
+                (None, Some(_)) => false,
+                (Some(before), Some(upper)) => upper >= before,
+            };
+            if reaches {
+                let end = before.map_or(block.len(), |before| block.search(before).0);
+                break (entry.key().clone(), block, end);
+            }
+            std::hint::spin_loop();
+        };
+        ((0..end).map(|i| block.key(i)), (!lower.is_empty()).then_some(lower))
+    }
+
     /// The bytes it takes, what the allocator adds to blocks left out.
     pub fn memory(&self) -> usize {
         self.memory.load(Ordering::Relaxed)
