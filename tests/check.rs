@@ -3,68 +3,24 @@
 
 mod engine_support;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use engine_support::care::{bytes_of, checked, name, records, store};
 use engine_support::{copy_dir, files, flip, open_synced};
 use kvs::engine::check::report::{Finding, Grade, Kind, Report, Told, Was};
 use kvs::engine::check::{Progress, check};
 use kvs::engine::fs::{Fs, OsFs};
 use kvs::engine::scan::{Tail, scan};
 use kvs::engine::segment::{HEADER, Origin, encode_header};
-use kvs::engine::{Batch, Fsync, Options};
 use kvs::{KvStore, KvsError};
-
-fn checked(dir: &Path) -> Report {
-    let fs: Arc<dyn Fs> = Arc::new(OsFs);
-    let progress = Progress::default();
-    let report = check(&fs, dir, &progress).unwrap();
-    assert_eq!(progress.done.get(), progress.total.get());
-    report
-}
 
 /// The one finding there is.
 #[track_caller]
 fn only(report: &Report) -> &Finding {
     assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
     &report.findings[0]
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().unwrap().to_str().unwrap().to_owned()
-}
-
-type Files = BTreeMap<PathBuf, Vec<u8>>;
-
-/// All files of a directory, whole.
-fn bytes_of(dir: &Path) -> Files {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
-}
-
-/// A closed store of a few small segments with hints: keys once set, overwritten and removed, a
-/// batch, a clear, another database.
-fn store() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Options::new(dir.path()).segment_bytes(4096).fsync(Fsync::No).open().unwrap();
-    let put = |key: &str, value: &str| store.put(key, value).unwrap();
-    for i in 0..60 {
-        put(&format!("key{:02}", i % 40), &format!("value{i:02}{}", "x".repeat(80)));
-    }
-    assert!(store.delete("key03").unwrap());
-    store.update(|txn| txn.put(5, b"five", b"in another database", None)).unwrap();
-    store.update(|txn| txn.clear(5)).unwrap();
-    let mut batch = Batch::new();
-    batch.put("one", "1").put("two", "2").delete("key04");
-    store.write(batch).unwrap();
-    for i in 0..30 {
-        put(&format!("late{i:02}"), &format!("value{i:02}{}", "y".repeat(100)));
-    }
-    drop(store);
-    assert!(files(dir.path(), "log").len() >= 3);
-    dir
 }
 
 #[test]
@@ -80,15 +36,6 @@ fn a_sound_store_is_sound_and_nothing_is_touched() {
     std::fs::remove_file(dir.path().join("LOCK")).unwrap();
     assert!(checked(dir.path()).is_sound());
     assert!(!dir.path().join("LOCK").exists());
-}
-
-/// Where each record of a segment lies, and its key.
-fn records(bytes: &[u8]) -> Vec<(Range<u64>, Vec<u8>)> {
-    let found = scan(&bytes[HEADER..], HEADER as u64, Origin::Log, Tail::Whole);
-    let whole = |(at, record): &(u64, kvs::engine::record::Record<'_>)| {
-        (*at..*at + record.size() as u64, record.key.to_vec())
-    };
-    found.records.iter().map(whole).collect()
 }
 
 /// Flips a bit of every byte of every file, one after the other, and checks each time.

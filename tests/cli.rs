@@ -302,6 +302,42 @@ fn kvs_checks() {
 }
 
 #[test]
+fn kvs_repairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let kvs = Subject::kvs(dir.path());
+    assert_fails(&kvs.run(&["repair"]), 2, "there is no store");
+    for value in ["red", "green"] {
+        assert_eq!(kvs.ok(&["set", "color", value]), "");
+        assert_eq!(kvs.ok(&["set", "other", "value"]), "");
+    }
+    assert!(kvs.ok(&["repair"]).contains("nothing to mend"));
+    let log = dir.path().join("00000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = place(&log, "colorgreen");
+    bytes[at + 6] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    assert!(
+        kvs.ok(&["repair", "--dry-run"]).contains("would put aside: 00000001.hint, 00000001.log")
+    );
+    assert_eq!(std::fs::read(&log).unwrap(), bytes);
+    let outcome = kvs.run(&["repair", "--json"]);
+    assert_eq!((outcome.code, &outcome.stderr[..]), (Some(0), ""), "{outcome:?}");
+    let json: serde_json::Value = serde_json::from_str(outcome.text()).unwrap();
+    assert_eq!(json["found"]["findings"][0]["keys"][0]["key"], "color");
+    assert_eq!(json["found"]["findings"][0]["keys"][0]["lost"], true);
+    assert_eq!(json["aside"], serde_json::json!(["00000001.hint", "00000001.log"]));
+    assert_eq!((&json["salvaged"], &json["after"]["sound"]), (&3.into(), &true.into()));
+    let quarantine = Path::new(json["quarantine"].as_str().unwrap());
+    assert_eq!(std::fs::read(quarantine.join("00000001.log")).unwrap(), bytes);
+    let report = std::fs::read_to_string(quarantine.join("report.json")).unwrap();
+    assert_eq!(report, outcome.text());
+    // Neither the damaged value nor the one before it.
+    assert_eq!(kvs.ok(&["get", "color"]), "Key not found\n");
+    assert_eq!(kvs.ok(&["get", "other"]), "value\n");
+    assert!(kvs.ok(&["check"]).contains(" sound; "));
+}
+
+#[test]
 fn kvs_says_that_a_full_disk_took_no_output() {
     let dir = tempfile::tempdir().unwrap();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

@@ -2,6 +2,7 @@
 //! on command.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod care;
 pub mod faulty;
 
 use std::collections::BTreeMap;

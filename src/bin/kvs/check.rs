@@ -20,16 +20,20 @@ const LISTED: usize = 10;
 
 /// Checks the store in `dir` and prints what was found.
 pub fn run(dir: &Path, json: bool) -> Result<Done, Stop> {
-    let (fs, progress): (Arc<dyn Fs>, _) = (Arc::new(OsFs), Progress::default());
-    let done = || progress.done.get();
-    let total = || progress.total.get();
-    let report = watch(done, total, || check(&fs, dir, &progress)).map_err(Stop::Unable)?;
-    let text = if json { to_json(&report)? } else { for_people(&report) };
+    let report = with_bar(|fs, progress| check(fs, dir, progress)).map_err(Stop::Unable)?;
+    let text = if json { to_json(&JsonReport::of(&report)?)? } else { for_people(&report) };
     Output::line(text.as_bytes())?;
     Ok(if report.is_sound() { Done::Well } else { Done::InVain })
 }
 
-fn for_people(report: &Report) -> String {
+/// Runs work on a directory with a bar.
+pub fn with_bar<R: Send>(work: impl FnOnce(&Arc<dyn Fs>, &Progress) -> R + Send) -> R {
+    let (fs, progress): (Arc<dyn Fs>, _) = (Arc::new(OsFs), Progress::default());
+    watch(|| progress.done.get(), || progress.total.get(), || work(&fs, &progress))
+}
+
+/// The findings, a line each, and the verdict.
+pub fn for_people(report: &Report) -> String {
     let mut text = String::new();
     for finding in &report.findings {
         describe(finding, &mut text);
@@ -57,7 +61,7 @@ fn for_people(report: &Report) -> String {
 }
 
 /// As in `1 key` and `2 keys`.
-fn count(n: usize, what: &str) -> String {
+pub fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
@@ -104,8 +108,9 @@ fn fate(gone: &Gone) -> String {
     format!("{what}{of}: {fate}")
 }
 
+/// A report as JSON has it.
 #[derive(Serialize)]
-struct JsonReport<'a> {
+pub struct JsonReport<'a> {
     dir: String,
     sound: bool,
     segments: u64,
@@ -137,17 +142,23 @@ struct JsonKey {
     lost: bool,
 }
 
-fn to_json(report: &Report) -> Result<String, Stop> {
-    let findings = report.findings.iter().map(json_finding).collect::<Result<_, _>>();
-    let report = JsonReport {
-        dir: report.dir.display().to_string(),
-        sound: report.is_sound(),
-        segments: report.segments,
-        bytes: report.bytes,
-        records: report.records,
-        findings: findings.map_err(shared::failure)?,
-    };
-    Ok(serde_json::to_string(&report).map_err(shared::failure)?)
+impl JsonReport<'_> {
+    pub fn of(report: &Report) -> Result<JsonReport<'_>, Stop> {
+        let findings = report.findings.iter().map(json_finding).collect::<Result<_, _>>();
+        Ok(JsonReport {
+            dir: report.dir.display().to_string(),
+            sound: report.is_sound(),
+            segments: report.segments,
+            bytes: report.bytes,
+            records: report.records,
+            findings: findings.map_err(shared::failure)?,
+        })
+    }
+}
+
+/// The document, on one line.
+pub fn to_json(document: &impl Serialize) -> Result<String, Stop> {
+    Ok(serde_json::to_string(document).map_err(shared::failure)?)
 }
 
 fn json_finding(finding: &Finding) -> serde_json::Result<JsonFinding<'_>> {

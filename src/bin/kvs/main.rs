@@ -1,6 +1,7 @@
 //! The store in a directory, without a server.
 
 mod check;
+mod repair;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod watch;
@@ -34,6 +35,7 @@ Examples:
   kvs dump --prefix user: | jq -r .key
   kvs load all.jsonl --dir copy
   kvs check --dir /var/lib/kvs     is every byte as it was written?
+  kvs repair --dir /var/lib/kvs    put aside what is not
 
 The directory is made if it is not there. While a server has it open, this program waits some
 seconds and gives up: use kvs-client then.
@@ -81,6 +83,20 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Put aside what is damaged, save what is sound in it, and tell what is lost.
+    ///
+    /// Nothing is deleted: damaged files go to quarantine/TIME/ in the directory. A key whose newest
+    /// record is lost is not there afterwards; no older value of it comes up, as far as it can be
+    /// told which keys these are. May be interrupted and run again. Exit code 0: all is sound now;
+    /// 1: it failed on the way; 2: it could not begin.
+    Repair {
+        /// Only tell what would be done.
+        #[arg(long)]
+        dry_run: bool,
+        /// One JSON document in place of lines for people.
+        #[arg(long)]
+        json: bool,
+    },
     /// Rewrite the files without what was overwritten or removed.
     Compact,
     /// Print all keys and values in key order, as JSON lines.
@@ -113,6 +129,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<Done, Stop> {
     match args.command {
         Command::Check { json } => check::run(&args.dir, json),
+        Command::Repair { dry_run, json } => repair::run(&args.dir, dry_run, json),
         command => on_store(&args.dir, command),
     }
 }
@@ -130,7 +147,7 @@ fn on_store(dir: &Path, command: Command) -> Result<Done, Stop> {
         Command::Compact => compact(&store, dir)?,
         Command::Dump { prefix } => dump(&store, prefix.as_ref())?,
         Command::Load { file } => load(&store, &file)?,
-        Command::Check { .. } => {}
+        Command::Check { .. } | Command::Repair { .. } => {}
     }
     Ok(Done::Well)
 }

@@ -3,6 +3,7 @@
 //! A closed segment is read in steps; only from the first fault on is it looked at as a whole, as it
 //! takes a search to find where records go on. What the disk does not give is damage, too.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +22,9 @@ const LOADED: u64 = 256 << 20;
 /// Bytes read at once, and those that are given up together where that fails.
 const STEP: usize = 1 << 20;
 const PAGE: usize = 4096;
+/// How far the sequence number of a damaged record may be from the last sound one before it, if there
+/// is none behind it.
+const FARTHEST: u64 = 1 << 20;
 
 /// A segment's file and what is known of it.
 #[derive(Clone)]
@@ -87,21 +91,34 @@ pub fn read(subject: &Subject, sure: u64, progress: &Progress, visit: &mut Visit
     let closed = if subject.is_newest() { sure.min(subject.len) } else { subject.len };
     let mut body = Body { end: start.min(subject.len), ..Body::default() };
     let mut walk = Walk::new(&*subject.file, start..closed);
+    let last = Cell::new(0);
     let (mut fault, mut counted) = (false, 0);
+    let visit: &mut Visit<'_> = &mut |offset, record| {
+        last.set(record.seq);
+        visit(offset, record);
+    };
     while !fault && let Ok(true) = walk.fill() {
         fault = walk.records(|offset, record, _| visit(offset, record)).is_err();
         progress.done.add(walk.at() - counted);
         (body.end, counted) = (walk.at(), walk.at());
         walk.advance();
     }
-    body.rest(subject, body.end..closed, false, visit);
-    body.rest(subject, closed.max(start)..subject.len, true, visit);
+    body.rest(subject, body.end..closed, false, last.get(), visit);
+    body.rest(subject, closed.max(start)..subject.len, true, last.get(), visit);
     progress.done.add(subject.len.saturating_sub(counted));
     body
 }
 
 impl Body {
-    fn rest(&mut self, subject: &Subject, range: Range<u64>, open: bool, visit: &mut Visit<'_>) {
+    /// Reads `range`, which may be torn if it is `open`. The sequence number before it was `last`.
+    fn rest(
+        &mut self,
+        subject: &Subject,
+        range: Range<u64>,
+        open: bool,
+        last: u64,
+        visit: &mut Visit<'_>,
+    ) {
         if range.is_empty() {
             return;
         }
@@ -113,8 +130,21 @@ impl Body {
             visit(*offset, record);
         }
         for range in &scan.damage {
+            let unread = |hole: &Range<u64>| hole.start < range.end && range.start < hole.end;
+            if loaded.holes.iter().any(unread) {
+                self.damage.push(unreadable(range.clone()));
+                continue;
+            }
             let from = (range.start - loaded.range.start) as usize;
-            self.damage.push(damage(&bytes[from..], range.clone(), &scan, &loaded.holes));
+            let what = record::parse(&bytes[from..]).err();
+            let (gone, told) = guess(subject.origin, range, &scan, last);
+            self.damage.push(Damage {
+                kind: Kind::Records,
+                range: range.clone(),
+                what: what.map_or("no record is here", record::Fault::describe).to_owned(),
+                gone,
+                told,
+            });
         }
         for hole in &loaded.holes {
             if !self.damage.iter().any(|d| d.range.start <= hole.start && hole.end <= d.range.end) {
@@ -128,29 +158,31 @@ impl Body {
     }
 }
 
-fn damage(bytes: &[u8], range: Range<u64>, scan: &Scan<'_>, holes: &[Range<u64>]) -> Damage {
-    if holes.iter().any(|hole| hole.start < range.end && range.start < hole.end) {
-        return unreadable(range);
-    }
-    let what = record::parse(bytes).err().map_or("no record is here", record::Fault::describe);
-    let told = scan.unreadable.iter().filter(|(offset, _)| range.contains(offset));
+/// What the headers in a damaged range tell. They are believed as far as their sequence numbers
+/// lie between those of the sound records around them, as they do in a log.
+fn guess(origin: Origin, range: &Range<u64>, scan: &Scan<'_>, last: u64) -> (Vec<Gone>, Told) {
+    let before = scan.records.iter().rev().find(|(offset, _)| *offset < range.start);
+    let behind = scan.records.iter().find(|(offset, _)| *offset >= range.end);
+    let low = before.map_or(last, |(_, record)| record.seq);
+    let high = behind.map_or(low + FARTHEST, |(_, record)| record.seq);
     let (mut gone, mut bytes) = (Vec::new(), 0);
-    for (offset, record) in told {
-        bytes += record.size() as u64;
-        gone.push(Gone {
-            database: record.database,
-            key: record.key.to_vec(),
-            seq: record.seq,
-            offset: *offset,
-            what: Was::Value,
-            superseded: false,
-            hides: false,
-        });
+    for (offset, record) in scan.unreadable.iter().filter(|(offset, _)| range.contains(offset)) {
+        if origin == Origin::Log && low < record.seq && record.seq < high {
+            bytes += record.size() as u64;
+            gone.push(Gone {
+                database: record.database,
+                key: record.key.to_vec(),
+                seq: record.seq,
+                offset: *offset,
+                what: Was::Value,
+                superseded: false,
+                hides: false,
+            });
+        }
     }
     // What is not told may be a record that cleared its database.
     let all = bytes == range.end - range.start;
-    let told = if all { Told::ByHeaders } else { Told::InPart };
-    Damage { kind: Kind::Records, range, what: what.to_owned(), gone, told }
+    (gone, if all { Told::ByHeaders } else { Told::InPart })
 }
 
 fn unreadable(range: Range<u64>) -> Damage {

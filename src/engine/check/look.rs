@@ -184,13 +184,15 @@ fn order(subject: &Subject, body: &Body, tally: &Tally, name: &str) -> Option<Fi
     None
 }
 
-/// A listed segment that is not there, and what its hint tells of it.
-pub fn missing(fs: &dyn Fs, dir: &Path, number: u64) -> Finding {
+/// A listed segment that is not there, and what its hint tells of it. If the manifest is not sound,
+/// a line that cannot be read may have removed it: with a segment, its hint goes first.
+pub fn missing(fs: &dyn Fs, dir: &Path, number: u64, sound_manifest: bool) -> Finding {
     let hint = read_hint(fs, dir, number).ok().flatten();
     let covered = hint.as_ref().map_or(0, Hint::covered);
     let name = name_of(&filename::segment(dir, number));
     let what = "the manifest lists it, and it is not there";
-    let mut finding = Finding::new((DAMAGE, Kind::Missing), name, 0..covered, what);
+    let grade = if sound_manifest || hint.is_some() { DAMAGE } else { Grade::Note };
+    let mut finding = Finding::new((grade, Kind::Missing), name, 0..covered, what);
     finding.told = Told::InPart;
     if let Some(hint) = &hint {
         finding.gone = hinted::gone(hint, &(0..covered));

@@ -11,10 +11,10 @@
 
 pub mod report;
 
-mod body;
+pub(super) mod body;
 mod fate;
 mod hinted;
-mod look;
+pub(super) mod look;
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
@@ -51,11 +51,11 @@ pub struct Progress {
 pub fn check(fs: &Arc<dyn Fs>, dir: &Path, progress: &Progress) -> Result<Report> {
     list(&**fs, dir)?;
     let _held = lock_to_look(&**fs, dir)?;
-    survey(fs, dir, progress)
+    Ok(survey(fs, dir, progress)?.report)
 }
 
 /// The names in a directory that has a store.
-fn list(fs: &dyn Fs, dir: &Path) -> Result<BTreeSet<String>> {
+pub(super) fn list(fs: &dyn Fs, dir: &Path) -> Result<BTreeSet<String>> {
     let names = fs.list(dir).map_err(KvsError::io(format!("list {}", dir.display())))?;
     let of_a_store = |name: &String| {
         name == filename::MANIFEST || matches!(filename::kind(name), FileKind::Segment(_))
@@ -66,8 +66,19 @@ fn list(fs: &dyn Fs, dir: &Path) -> Result<BTreeSet<String>> {
     Ok(names.into_iter().collect())
 }
 
+/// A report, and what a repair needs beside it.
+pub(super) struct Surveyed {
+    pub(super) report: Report,
+    pub(super) manifest: Survey,
+    pub(super) looked: Vec<Looked>,
+    /// Numbers of listed segments without a file.
+    pub(super) missing: BTreeSet<u64>,
+    /// What is in the directory.
+    pub(super) names: BTreeSet<String>,
+}
+
 /// Looks at everything. The caller holds the directory's lock.
-pub(super) fn survey(fs: &Arc<dyn Fs>, dir: &Path, progress: &Progress) -> Result<Report> {
+pub(super) fn survey(fs: &Arc<dyn Fs>, dir: &Path, progress: &Progress) -> Result<Surveyed> {
     let names = list(&**fs, dir)?;
     let mut findings = Vec::new();
     findings.extend(engine(&**fs, dir)?);
@@ -85,19 +96,20 @@ pub(super) fn survey(fs: &Arc<dyn Fs>, dir: &Path, progress: &Progress) -> Resul
     looked.sort_by_key(|looked| looked.subject.number);
     order_of_logs(&mut looked);
     let missing: BTreeSet<u64> = manifest.segments.difference(&present).copied().collect();
-    findings.extend(missing.iter().map(|number| look::missing(&**fs, dir, *number)));
+    findings.extend(missing.iter().map(|number| look::missing(&**fs, dir, *number, told)));
     let known =
         |number: &u64| missing.contains(number) || (present.contains(number) && in_use(number));
     findings.extend(names.iter().filter_map(|name| leftover(name, known)));
     findings.extend(looked.iter_mut().flat_map(|looked| std::mem::take(&mut looked.findings)));
     fate::settle(&looked, &mut findings);
-    Ok(Report {
+    let report = Report {
         dir: dir.to_owned(),
         segments: looked.len() as u64,
         bytes: looked.iter().map(|looked| looked.subject.len).sum(),
         records: looked.iter().map(|looked| looked.records).sum(),
         findings,
-    })
+    };
+    Ok(Surveyed { report, manifest, looked, missing, names })
 }
 
 fn segment_of(name: &str) -> Option<u64> {
