@@ -175,6 +175,19 @@ fn store() {
 }
 
 #[test]
+#[ignore = "writes what cargo-fuzz begins with"]
+fn write_corpus() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for target in &TARGETS {
+        let dir = corpus.join(target.name);
+        std::fs::create_dir_all(&dir).unwrap();
+        for (n, seed) in (target.seeds)().iter().enumerate() {
+            std::fs::write(dir.join(format!("seed{n}")), seed).unwrap();
+        }
+    }
+}
+
+#[test]
 fn every_target_runs_here() {
     let tests = include_str!("fuzz_bodies.rs");
     for target in &TARGETS {

@@ -1,5 +1,6 @@
 //! kvs-server as a process: for signals, exit codes, memory, and what is said on stderr.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -35,18 +36,31 @@ impl Process {
 
     /// In `dir`. Returns once its store is open.
     pub fn start_in(dir: &Path, flags: &[&str]) -> Process {
-        let process = Process::listening(dir, flags);
-        let mut client = process.client();
+        Process::listening(dir, flags).ready()
+    }
+
+    /// In `dir`, by another program that becomes it. Returns once its store is open.
+    pub fn wrapped(wrapper: &[&OsStr], dir: &Path, flags: &[&str]) -> Process {
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(PROGRAM);
+        Process::spawn(command, dir, flags).ready()
+    }
+
+    fn ready(self) -> Process {
+        let mut client = self.client();
         wait_for("an open store", || match client.call(&["GET", "ready?"]).unwrap() {
             Value::Error(line) if line.starts_with("LOADING") => None,
             _ => Some(()),
         });
-        process
+        self
     }
 
     /// In `dir`. Returns once it listens.
     pub fn listening(dir: &Path, flags: &[&str]) -> Process {
-        let mut command = Command::new(PROGRAM);
+        Process::spawn(Command::new(PROGRAM), dir, flags)
+    }
+
+    fn spawn(mut command: Command, dir: &Path, flags: &[&str]) -> Process {
         command.args(["--addr", "127.0.0.1:0", "--dir"]).arg(dir).args(flags);
         let streams = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = streams.spawn().unwrap();
