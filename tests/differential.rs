@@ -139,7 +139,7 @@ fn look_at_everything() -> Vec<Request> {
     let mut requests = Vec::new();
     for database in [0, 1, 2, 15] {
         requests.push(words(&format!("select {database}")));
-        for line in ["dbsize", "keys *", "mget a b c d"] {
+        for line in ["mget a b c d", "dbsize", "keys *"] {
             requests.push(words(line));
         }
         for key in ["a", "b", "c", "d"] {

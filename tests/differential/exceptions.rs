@@ -68,6 +68,7 @@ pub const NOT_ASKED: &[(&str, &str)] = &[
     ("prefix", "Redis has no such command"),
     ("delrange", "Redis has no such command"),
     ("delifeq", "Redis has no such command"),
+    ("dbsize", "at the end of a round only: Redis counts a key that has ended until it meets it"),
     ("help", "Redis has no such command"),
     ("quit", "it ends the connection"),
     ("reset", "it begins each round"),

@@ -14,7 +14,7 @@ getset K V|getdel K|getex K|getex K X*|setnx K V|setex K Z V|psetex K Z V|append
 strlen K|getrange K I I|substr K I I|setrange K R V|lcs K K|lcs K K L*|\
 incr K|decr K|incrby K I|decrby K I|incrbyfloat K F|incrbyfloat K F|\
 del K*|unlink K K|exists K*|touch K|type K|rename K K|renamenx K K|copy K K|copy K K C*|\
-randomkey|keys H|scan 0 count 1000|scan 0 match H count 1000|scan I count 1000|scan 0 N*|dbsize|\
+randomkey|keys H|scan 0 count 1000|scan 0 match H count 1000|scan I count 1000|scan 0 N*|\
 expire K Z|expire K Z E*|pexpire K Z|pexpire K Z E|expireat K A|expireat K A E|pexpireat K A E|\
 ttl K|pttl K|expiretime K|pexpiretime K|persist K|\
 dump K|restore K 0 D|restore K T D O*|object encoding K|object refcount K|object freq K|\
