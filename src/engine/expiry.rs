@@ -7,10 +7,11 @@
 //! from the hash to the record, and the record tells its key.
 //!
 //! Thread: `kvs-expire`; [`Expiry`] is what others may touch. Invariants:
-//! - the heap only says where to look. What is removed, the writer decides by the record it finds at
-//!   that place in the order of writes ([`Txn::expire`]); the removal is a tombstone like any other.
-//!   So an expired record is live, for compaction, until its tombstone is durable, and no older
-//!   record of the key comes back.
+//! - the heap only says where to look. What is removed, the writer decides by the record the index
+//!   leads to at that place in the order of writes ([`Txn::expire`]); the removal is a tombstone like
+//!   any other. So an expired record is live, for compaction, until its tombstone is durable, and no
+//!   older record of the key comes back.
+//! - the thread has read and checked the record before, so the writer need not wait for the disk.
 //! - each record that ends has an entry in the heap that is due no later than the record.
 //! - the heap holds no more than about twice as many entries as there are keys that end: what was
 //!   overwritten or removed meanwhile is taken out when it has become the larger part.
@@ -29,7 +30,7 @@ use super::keydir::KeyHash;
 use super::position::Position;
 use super::record;
 use super::segment::Segment;
-use super::txn::Txn;
+use super::txn::{Expired, Txn};
 use super::view::now_ms;
 use crate::error::{KvsError, Result};
 
@@ -37,6 +38,8 @@ use crate::error::{KvsError, Result};
 const GATHER: Duration = Duration::from_millis(50);
 /// How many keys it removes in one group: what the writer does in about a millisecond.
 const AT_ONCE: usize = 512;
+/// And how many bytes of keys, about.
+const BYTES_AT_ONCE: usize = 1024 * 1024;
 /// So many new entries wake it even if none is due soon, to move them into the heap.
 const INBOX: usize = 4096;
 /// How long it sleeps at most while something is scheduled: the clock may be set.
@@ -113,8 +116,9 @@ pub(super) struct Expirer {
 /// What one look at the heap found.
 #[derive(Default)]
 struct Found {
-    /// Keys whose records have expired, each with its database.
-    keys: Vec<(u8, Vec<u8>)>,
+    /// Keys whose records have expired, and the bytes of these keys.
+    expired: Vec<Expired>,
+    bytes: usize,
     /// What was taken from the heap.
     taken: Vec<Due>,
 }
@@ -170,6 +174,7 @@ impl Expirer {
     fn round(&mut self) -> bool {
         let mut found = Found::default();
         while found.taken.len() < AT_ONCE
+            && found.bytes < BYTES_AT_ONCE
             && let Some(Reverse(due)) = self.heap.peek().copied()
             && due.at <= now_ms()
         {
@@ -177,12 +182,12 @@ impl Expirer {
             found.taken.push(due);
             self.look(due.hash, &mut found);
         }
-        let more = found.taken.len() == AT_ONCE;
-        if found.keys.is_empty() {
+        let more = found.taken.len() == AT_ONCE || found.bytes >= BYTES_AT_ONCE;
+        if found.expired.is_empty() {
             return more;
         }
-        let keys = found.keys;
-        match self.committer.execute(move |txn| Ok(remove(txn, &keys))) {
+        let expired = found.expired;
+        match self.committer.execute(move |txn| Ok(remove(txn, &expired))) {
             Ok(removed) => self.core.stats.expired_keys.add(removed),
             Err(error) => self.put_off(&found.taken, &error),
         }
@@ -201,16 +206,17 @@ impl Expirer {
         self.heap.extend(taken.iter().map(|due| Reverse(Due { at, ..*due })));
     }
 
-    /// Looks at all records that end and that this hash leads to: notes the keys of those that have,
-    /// and comes back for the others.
+    /// Looks at all records that end and that this hash leads to: notes those that have, and comes
+    /// back for the others.
     fn look(&mut self, hash: KeyHash, found: &mut Found) {
         let now = now_ms();
         for database in 0..DATABASES as u8 {
-            for (key, expires_at) in ending(&self.core, database, hash) {
-                if expires_at <= now {
-                    found.keys.push((database, key));
-                } else {
+            for (expired, expires_at) in ending(&self.core, database, hash) {
+                if expires_at > now {
                     self.heap.push(Reverse(Due { at: expires_at, hash }));
+                } else if is_sound(&expired) {
+                    found.bytes += expired.key.len();
+                    found.expired.push(expired);
                 }
             }
         }
@@ -247,21 +253,20 @@ impl Expirer {
 }
 
 /// Removes those of the keys that have expired, each as a unit of its own; how many.
-fn remove(txn: &mut Txn<'_>, keys: &[(u8, Vec<u8>)]) -> u64 {
+fn remove(txn: &mut Txn<'_>, keys: &[Expired]) -> u64 {
     let mut removed = 0;
-    for (database, key) in keys {
-        match txn.unit(|txn| txn.expire(*database, key)) {
+    for key in keys {
+        match txn.unit(|txn| txn.expire(key)) {
             Ok(expired) => removed += u64::from(expired),
-            // Damage: nobody can read the key, so nobody misses its removal.
             Err(error) => log::debug!("an expired key stays: {error}"),
         }
     }
     removed
 }
 
-/// The keys of all records that end and that `hash` leads to, and when they end. The checksum is
-/// not looked at: the writer does, before anything is removed.
-fn ending(core: &Core, database: u8, hash: KeyHash) -> Vec<(Vec<u8>, u64)> {
+/// All records that end and that `hash` leads to, and when they end. Their checksums were not looked
+/// at.
+fn ending(core: &Core, database: u8, hash: KeyHash) -> Vec<(Expired, u64)> {
     loop {
         let guard = crossbeam_epoch::pin();
         if let Some(found) = try_ending(core, database, hash, &guard) {
@@ -276,7 +281,7 @@ fn try_ending(
     database: u8,
     hash: KeyHash,
     guard: &Guard,
-) -> Option<Vec<(Vec<u8>, u64)>> {
+) -> Option<Vec<(Expired, u64)>> {
     let keydir = core.keydir(database, guard);
     if keydir.ending() == 0 {
         return Some(Vec::new());
@@ -290,13 +295,28 @@ fn try_ending(
     });
     let mut found = Vec::with_capacity(positions.len());
     for position in positions {
-        let segment = core.segments.get(position.slot(), guard)?;
-        match key_and_expiry(segment, position) {
-            Ok(told) => found.extend(told),
+        let segment = Arc::clone(core.segments.get(position.slot(), guard)?);
+        match key_and_expiry(&segment, position) {
+            Ok(Some((key, expires_at))) => {
+                let hash = core.hasher.hash(&key);
+                found.push((Expired { database, key, hash, segment, position }, expires_at));
+            }
+            Ok(None) => {}
             Err(error) => log::debug!("an expired key stays: {error}"),
         }
     }
     Some(found)
+}
+
+/// Whether the record is what was written. Damage stays: to read it is an error, and without it
+/// there would just be no such key.
+fn is_sound(Expired { segment, position, .. }: &Expired) -> bool {
+    let parsed = |bytes: &[u8]| segment.parse(*position, bytes).map(drop);
+    let sound = match segment.is_resident(*position) {
+        true => parsed(segment.mapped(*position)),
+        false => segment.fetch(*position).and_then(|bytes| parsed(&bytes)),
+    };
+    sound.inspect_err(|error| log::debug!("an expired key stays: {error}")).is_ok()
 }
 
 fn key_and_expiry(segment: &Segment, position: Position) -> Result<Option<(Vec<u8>, u64)>> {
@@ -320,20 +340,37 @@ mod tests {
     use super::*;
     use crate::engine::{Fsync, Options};
 
-    /// Between the look at a record and its removal, a user may have set the key anew.
+    /// Between the look at a record and its removal, a user may have set the key anew, or compaction
+    /// may have moved the record.
     #[test]
     fn the_writer_removes_only_what_has_expired() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Options::new(dir.path()).fsync(Fsync::No).open().unwrap();
+        let store = Options::new(dir.path()).fsync(Fsync::No).segment_bytes(4096).open().unwrap();
         store.set_active_expiry(false);
-        let removed = store.update(|txn| {
-            txn.put(0, b"past", b"", Some(1))?;
-            txn.put(0, b"far", b"", Some(u64::MAX))?;
-            txn.put(0, b"for ever", b"", None)?;
-            let keys = [&b"past"[..], b"far", b"for ever", b"absent", b"past"];
-            Ok(remove(txn, &keys.map(|key| (0, key.to_vec()))))
+        let put =
+            |key: &'static [u8], at| store.update(move |txn| txn.put(0, key, b"", at)).unwrap();
+        let keys: [&[u8]; 5] = [b"stays", b"moved", b"renewed", b"persisted", b"removed"];
+        let core = Arc::clone(store.reader().core());
+        let look = |key: &[u8]| ending(&core, 0, core.hasher.hash(key)).remove(0).0;
+        // Dead soon, so that its segment is worth a merge.
+        store.put("large", "").unwrap();
+        put(b"moved", Some(1));
+        let mut found = vec![look(b"moved")];
+        store.put("large", vec![0; 8192]).unwrap();
+        store.put("large", vec![0; 8192]).unwrap();
+        store.compact().unwrap();
+        assert_ne!(found[0].position, look(b"moved").position);
+        keys.iter().filter(|key| **key != b"moved").for_each(|key| put(key, Some(1)));
+        found.extend(keys.iter().filter(|key| **key != b"moved").map(|key| look(key)));
+        found.push(look(b"stays"));
+        put(b"renewed", Some(u64::MAX));
+        let removed = store.update(move |txn| {
+            txn.put(0, b"persisted", b"", None)?;
+            txn.delete(0, b"removed")?;
+            Ok(remove(txn, &found))
         });
-        assert_eq!(removed.unwrap(), 1);
-        assert_eq!(store.len(), 2);
+        assert_eq!(removed.unwrap(), 2, "the one that stayed, and the one that was moved");
+        let left: Vec<_> = store.prefix("").map(|entry| entry.unwrap().0).collect();
+        assert_eq!(left, [&b"large"[..], b"persisted", b"renewed"]);
     }
 }

@@ -67,6 +67,11 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
+    #[cfg(test)]
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// For point reads; see [`View`].
     pub fn view(&self) -> View<'_> {
         View::new(&self.core)

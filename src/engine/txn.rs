@@ -12,7 +12,10 @@ use super::changed::{Changed, Newest};
 use super::core::DATABASES;
 use super::cursor;
 use super::group::{Change, Pending};
+use super::keydir::KeyHash;
+use super::position::Position;
 use super::record;
+use super::segment::Segment;
 use super::snapshot::{Snapshot, Visit, Walk};
 use super::view::{Patience, ReadError, Value, View, expired};
 use super::writer::Writer;
@@ -21,6 +24,16 @@ use crate::error::{KvsError, Result};
 /// See the module.
 pub struct Txn<'w> {
     writer: &'w mut Writer,
+}
+
+/// A record that has expired, and where it was found. That it holds the segment keeps the
+/// position's meaning.
+pub(super) struct Expired {
+    pub(super) database: u8,
+    pub(super) key: Vec<u8>,
+    pub(super) hash: KeyHash,
+    pub(super) segment: Arc<Segment>,
+    pub(super) position: Position,
 }
 
 impl std::fmt::Debug for Txn<'_> {
@@ -238,11 +251,20 @@ impl<'w> Txn<'w> {
         Ok(found.is_some_and(|expires_at| !expired(expires_at)))
     }
 
-    /// Removes a key if its time has come; whether it did.
-    pub(super) fn expire(&mut self, database: u8, key: &[u8]) -> Result<bool> {
-        let expired = self.expiry(database, key)?.is_some_and(expired);
+    /// Removes a key whose record was found to have expired, unless it has another one by now that
+    /// has not; whether it did. Reads nothing while the record is where it was found.
+    pub(super) fn expire(&mut self, found: &Expired) -> Result<bool> {
+        let Expired { database, key, hash, segment, position } = found;
+        let pending = self.writer.group().find(*database, key, *hash);
+        let is_untouched = pending == Pending::Untouched;
+        let guard = crossbeam_epoch::pin();
+        let core = self.writer.core();
+        let is_there = is_untouched
+            && core.keydir(*database, &guard).points_to(*hash, *position, &guard)
+            && core.segments.get(position.slot(), &guard).is_some_and(|s| Arc::ptr_eq(s, segment));
+        let expired = is_there || self.expiry(*database, key)?.is_some_and(expired);
         if expired {
-            self.push(database, Change::Delete, key, b"", None)?;
+            self.push(*database, Change::Delete, key, b"", None)?;
         }
         Ok(expired)
     }
