@@ -285,7 +285,11 @@ pub fn hint_seeds() -> Vec<Vec<u8>> {
         let record = Record { seq: n as u64 + 5, flags, database, expires_at, key, value: b"" };
         builder.add_record(40 + n as u64 * 40, &record);
     }
-    vec![builder.encode(3, 4000).as_bytes().to_vec()]
+    let sound = builder.encode(3, 4000).as_bytes().to_vec();
+    // Sequence numbers that go beyond the last one, which made a sum overflow.
+    let mut overflowing = sound.clone();
+    overflowing[40..48].fill(0xff);
+    vec![sound, overflowing]
 }
 
 pub fn manifest_seeds() -> Vec<Vec<u8>> {

@@ -394,7 +394,7 @@ impl Entries<'_> {
         at += 1;
         let offset = varint(body, &mut at)?;
         let size = varint(body, &mut at)? as u32;
-        let seq = self.hint.head.min_seq + varint(body, &mut at)?;
+        let seq = self.hint.head.min_seq.checked_add(varint(body, &mut at)?)?;
         let expires = flags & EXPIRES != 0;
         let expires_at = if expires { Some(varint(body, &mut at)?) } else { None };
         self.at = at;
