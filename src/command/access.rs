@@ -7,6 +7,8 @@ use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
 
 use super::client::{ClientFilter, Replies};
+use super::latency::Latency;
+use super::slowlog::SlowEntry;
 use crate::error::KvsError;
 use crate::protocol::Version;
 
@@ -226,6 +228,19 @@ pub trait Client {
     }
     /// Ends that.
     fn unpause(&mut self) {}
+    /// The newest entries of the slow log.
+    fn slow_entries(&self, count: usize) -> Vec<SlowEntry> {
+        let _ = count;
+        Vec::new()
+    }
+    /// How many entries it has.
+    fn slow_len(&self) -> usize {
+        0
+    }
+    /// Forgets them.
+    fn forget_slow(&mut self) {}
+    /// How long commands took, of those that were called.
+    fn latencies(&self) -> Vec<Latency>;
     /// Sets the counters that INFO shows back to zero, as far as they can be.
     fn reset_stats(&mut self) {}
     /// Closes it once the replies so far have left.

@@ -90,7 +90,7 @@ fn filtered(by: &[u8], value: &[u8]) -> Option<Vec<&'static Command>> {
 }
 
 /// The command, or `container|subcommand`, of this name.
-fn by_full_name(name: &[u8]) -> Option<&'static Command> {
+pub(super) fn by_full_name(name: &[u8]) -> Option<&'static Command> {
     match name.iter().position(|&byte| byte == b'|') {
         Some(bar) => lookup(&name[..bar])?.subcommand(&name[bar + 1..]),
         None => lookup(name),

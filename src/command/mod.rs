@@ -30,6 +30,7 @@ mod glob;
 mod help;
 mod introspection;
 mod keys;
+mod latency;
 mod lcs;
 mod lookup;
 mod numbering;
@@ -38,6 +39,7 @@ mod options;
 mod ordered;
 mod rdb;
 mod server;
+mod slowlog;
 mod string;
 mod table;
 
@@ -48,8 +50,10 @@ pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Way, Writes};
 pub use client::{ClientFilter, Replies};
 pub use clock::now_ms;
 pub use glob::{matches, matches_nocase};
+pub use latency::Latency;
 pub use lookup::lookup;
 pub use numbering::{Numbers, numbered};
+pub use slowlog::SlowEntry;
 pub use table::{Command, Flags, Group, commands, is_cross_protocol, keys_of, prepare};
 
 use crate::protocol::{Args, Reply};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     Keys, Run, bitfield, bits, client, connection, counter, dump, expire, help, introspection,
-    keys, lcs, lookup, ordered, server, string,
+    keys, latency, lcs, lookup, ordered, server, slowlog, string,
 };
 use crate::protocol::Args;
 
@@ -207,6 +207,8 @@ pub(super) static FAMILIES: &[&[Command]] = &[
     connection::COMMANDS,
     client::COMMANDS,
     server::COMMANDS,
+    slowlog::COMMANDS,
+    latency::COMMANDS,
     help::COMMANDS,
     introspection::COMMANDS,
 ];

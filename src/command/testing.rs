@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use super::{
-    Abort, Client, Command, Entry, KeyRange, Outcome, Reads, Run, Way, Writes, now_ms, prepare,
+    Abort, Client, Command, Entry, KeyRange, Latency, Outcome, Reads, Run, Way, Writes, now_ms,
+    prepare,
 };
 use crate::protocol::{Args, Decoder, Kind, Limits, Reply, Version};
 
@@ -149,6 +150,14 @@ impl Client for TestClient {
 
     fn info(&self, sections: &[String]) -> String {
         format!("# {}", sections.join("+"))
+    }
+
+    fn latencies(&self) -> Vec<Latency> {
+        let cumulative = vec![(1, 2), (33, 3)];
+        vec![
+            Latency { name: "config|get", calls: 3, cumulative },
+            Latency { name: "get", calls: 0, cumulative: Vec::new() },
+        ]
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {

@@ -78,7 +78,7 @@ pub static PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "maxclients",
         flag: "max-clients",
-        kind: Kind::Number { least: 1, most: 1_000_000, place: |live| &live.max_clients },
+        kind: Kind::Number { least: 1, most: u32::MAX as i64, place: |live| &live.max_clients },
     },
     live("maxmemory", Kind::Memory { least: 0, most: UNLIMITED, place: |live| &live.max_memory }),
     live(

@@ -121,6 +121,14 @@ impl Reader {
         self.core.segments.all().len()
     }
 
+    /// The same for all databases together.
+    pub fn all_index_memory(&self) -> (usize, usize) {
+        let guard = crossbeam_epoch::pin();
+        let each = (0..super::core::DATABASES as u8)
+            .map(|number| self.core.keydir(number, &guard).memory());
+        each.fold((0, 0), |(points, order), more| (points + more.0, order + more.1))
+    }
+
     /// The bytes of memory that the point index and the ordered index of a database take.
     pub fn index_memory(&self, database: u8) -> (usize, usize) {
         self.core.keydir(database, &crossbeam_epoch::pin()).memory()

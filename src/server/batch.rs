@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use super::blocking::BlockingEngine;
 use super::native::{NativeReads, NativeWrites};
@@ -36,9 +37,38 @@ struct Request {
     command: &'static Command,
     version: Version,
     database: u8,
+    metered: Metered,
     bytes: Range<usize>,
     spans: Range<usize>,
     reply: Range<usize>,
+    nanos: u64,
+}
+
+/// How a request is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Metered {
+    /// Its command's number.
+    pub number: u16,
+    /// How many calls its time stands for; 0: it is not timed.
+    pub weight: u8,
+}
+
+/// A request that was run.
+pub struct Answered<'a> {
+    /// Who it is from.
+    pub conn: ConnId,
+    /// Its place there.
+    pub ticket: Ticket,
+    /// What was asked.
+    pub command: &'static Command,
+    /// With these words.
+    pub args: Args<'a>,
+    /// How it is counted.
+    pub metered: Metered,
+    /// How long it took, if it was timed.
+    pub nanos: u64,
+    /// What it is answered.
+    pub reply: &'a [u8],
 }
 
 /// See the module.
@@ -48,6 +78,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     spans: Vec<Span>,
     replies: Vec<u8>,
+    /// Keys that were looked for and were there, and were not.
+    looked_up: (u64, u64),
 }
 
 /// Who a request is from, and how it is to be answered.
@@ -61,6 +93,8 @@ pub struct Origin {
     pub version: Version,
     /// The database the connection has chosen.
     pub database: u8,
+    /// How it is counted.
+    pub metered: Metered,
 }
 
 impl Batch {
@@ -72,6 +106,7 @@ impl Batch {
             bytes: Vec::new(),
             spans: Vec::new(),
             replies: Vec::new(),
+            looked_up: (0, 0),
         })
     }
 
@@ -97,22 +132,36 @@ impl Batch {
             command,
             version: origin.version,
             database: origin.database,
+            metered: origin.metered,
+            nanos: 0,
             bytes: at..self.bytes.len(),
             spans: first..self.spans.len(),
             reply: 0..0,
         });
     }
 
-    /// The replies, in the order of the requests.
-    pub fn replies(&self) -> impl Iterator<Item = (ConnId, Ticket, &[u8])> {
-        self.requests
-            .iter()
-            .map(|request| (request.conn, request.ticket, &self.replies[request.reply.clone()]))
+    /// The requests in order, with their replies.
+    pub fn answered(&self) -> impl Iterator<Item = Answered<'_>> {
+        self.requests.iter().map(|request| Answered {
+            conn: request.conn,
+            ticket: request.ticket,
+            command: request.command,
+            args: Args::new(&self.bytes[request.bytes.clone()], &self.spans[request.spans.clone()]),
+            metered: request.metered,
+            nanos: request.nanos,
+            reply: &self.replies[request.reply.clone()],
+        })
+    }
+
+    /// Keys that were looked for and were there, and were not.
+    pub fn looked_up(&self) -> (u64, u64) {
+        self.looked_up
     }
 
     /// Empties it for the next wake.
     pub fn clear(&mut self) {
         self.requests.clear();
+        self.looked_up = (0, 0);
         self.bytes.clear();
         self.bytes.shrink_to(KEEP);
         self.spans.clear();
@@ -131,6 +180,7 @@ impl Batch {
             let mut reply = Reply::new(&mut self.replies, request.version);
             let attempt =
                 AssertUnwindSafe(|| run(request.command, request.database, args, &mut reply));
+            let begin = (request.metered.weight > 0).then(Instant::now);
             let outcome = catch_unwind(attempt)
                 .unwrap_or_else(|_| Err("ERR internal error: the command panicked".into()));
             if let Err(abort) = outcome {
@@ -138,6 +188,7 @@ impl Batch {
                 write_abort(&mut reply, &abort);
             }
             request.reply = start..self.replies.len();
+            request.nanos = begin.map_or(0, |begin| begin.elapsed().as_nanos() as u64);
         }
     }
 
@@ -194,11 +245,16 @@ pub fn run_read(
 
 impl ReadJob for Batch {
     fn run(mut self: Box<Self>, reader: &Reader) {
+        let mut looked_up = (0, 0);
         self.run_all(|command, database, args, reply| {
             let view = reader.view();
             let reads = NativeReads::new(reader, &view, database, Patience::MayWait);
-            run_read(&reads, command, args, reply)
+            let outcome = run_read(&reads, command, args, reply);
+            let (hits, misses) = reads.looked_up();
+            looked_up = (looked_up.0 + hits, looked_up.1 + misses);
+            outcome
         });
+        self.looked_up = looked_up;
         self.go_home();
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::info;
 use super::session::State;
 use super::shared::{Shared, StopReason};
-use crate::command::{Client, ClientFilter, Replies};
+use crate::command::{Client, ClientFilter, Latency, Replies, SlowEntry};
 use crate::protocol::Version;
 
 /// See the module.
@@ -98,6 +98,33 @@ impl Client for LocalClient<'_> {
     fn start_over(&mut self) {
         self.state.manners.start_over();
         self.state.authenticated = !self.has_password();
+    }
+
+    fn slow_entries(&self, count: usize) -> Vec<SlowEntry> {
+        self.shared.slowlog.newest(count)
+    }
+
+    fn slow_len(&self) -> usize {
+        self.shared.slowlog.len()
+    }
+
+    fn forget_slow(&mut self) {
+        self.shared.slowlog.clear();
+    }
+
+    fn latencies(&self) -> Vec<Latency> {
+        let figures = self.shared.figures();
+        let called = figures.used().filter(|(_, figures)| figures.calls > 0);
+        let timed = called.map(|(command, figures)| Latency {
+            name: command.name,
+            calls: figures.calls,
+            cumulative: figures.times.cumulative(),
+        });
+        timed.filter(|row| !row.cumulative.is_empty()).collect()
+    }
+
+    fn reset_stats(&mut self) {
+        self.shared.reset_figures();
     }
 
     fn close(&mut self) {

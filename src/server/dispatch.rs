@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::batch::{Batch, Mail};
+use super::batch::{Answered, Batch, Mail};
 use super::outbox::Outbox;
 use super::session::{Session, Verdict};
 use super::shared::{Backend, Shared};
+use super::slowlog::Timed;
 use crate::engine::{KvStore, ReadJob, WriteJob};
 use crate::reactor::{ConnId, Connection, Connections, Control, Peer, Post, Service, TimerId};
 
@@ -47,6 +48,7 @@ impl Dispatcher {
     /// The service of the loop that `home` posts to.
     pub fn new(shared: Arc<Shared>, home: Post<Mail>) -> Dispatcher {
         let outbox = Outbox::new(home, shared.config.readers);
+        shared.book.add(outbox.meter.tally());
         Dispatcher {
             shared,
             backend: None,
@@ -148,12 +150,15 @@ impl Dispatcher {
 
     /// Hands the replies of a batch to their connections.
     fn deliver(&mut self, now: u32, conns: &mut Connections<Session>, batch: Box<Batch>) {
-        for (id, ticket, reply) in batch.replies() {
+        let (hits, misses) = batch.looked_up();
+        self.outbox.meter.looked_up(hits, misses);
+        for answered in batch.answered() {
+            self.count(&answered, conns);
             // The connection may be gone, and its slot another one's: then the generation differs.
-            let Some(conn) = conns.get_mut(id) else { continue };
+            let Some(conn) = conns.get_mut(answered.conn) else { continue };
             let parts = conn.parts();
             parts.session.entry().see(now);
-            let stalled = parts.session.deliver(ticket, reply, parts.output);
+            let stalled = parts.session.deliver(answered.ticket, answered.reply, parts.output);
             if parts.session.is_done() {
                 conn.close_after_flush();
             } else if stalled {
@@ -161,6 +166,21 @@ impl Dispatcher {
             }
         }
         self.outbox.recycle(batch);
+    }
+
+    fn count(&self, answered: &Answered<'_>, conns: &Connections<Session>) {
+        let metered = answered.metered;
+        let (meter, live) = (&self.outbox.meter, &self.shared.config.live);
+        meter.replied(metered.number, answered.reply);
+        if metered.weight > 0 {
+            let Answered { command, args, nanos, .. } = *answered;
+            meter.took(metered, nanos, live);
+            self.shared.slowlog.offer(live, &Timed { command, args, nanos }, || {
+                conns
+                    .get(answered.conn)
+                    .map_or_else(Default::default, |conn| conn.session.entry().name_and_addr())
+            });
+        }
     }
 }
 
@@ -232,6 +252,7 @@ impl Service for Dispatcher {
     fn flush(&mut self, ctl: &mut Control, conns: &mut Connections<Session>) {
         self.shared.stats.commands.add(std::mem::take(&mut self.outbox.commands));
         self.shared.stats.local_reads.add(std::mem::take(&mut self.outbox.local_reads));
+        self.shared.watch_index(ctl.now());
         if let Some(Backend::Native(store)) = self.backend.clone() {
             let written = self.send_writes(&store);
             let read = self.send_reads(&store);

@@ -28,6 +28,9 @@ pub fn check(state: &State, shared: &Shared, command: &Command, loaded: bool) ->
     if !command.flags.contain(Flags::NO_AUTH) && state.is_guest(shared) {
         return Gate::Refused("NOAUTH Authentication required.".into());
     }
+    if command.flags.contain(Flags::DENYOOM) && shared.is_full() {
+        return Gate::Refused("OOM command not allowed when used memory > 'maxmemory'.".into());
+    }
     if !loaded && !command.flags.contain(Flags::LOADING) {
         return Gate::Refused(shared.loading_line().into());
     }

@@ -1,160 +1,272 @@
-//! What INFO says. Field names are Redis's where Redis has the field.
+//! What INFO says. Field names are Redis's where Redis has the field; section `kvs` is our own.
 //!
 //! Thread: an event loop; reads counters only.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
+use super::process::{self, human};
 use super::shared::{Backend, Shared};
+use crate::command::now_ms;
 use crate::engine::DATABASES;
 
 /// The version of Redis whose behaviour clients may expect.
 pub const REDIS_VERSION: &str = "7.0.15";
 
-type Section = (&'static str, fn(&Shared, &mut String) -> std::fmt::Result);
+struct Section {
+    name: &'static str,
+    write: fn(&Shared, &mut String),
+    /// Whether it is shown if no section is named.
+    usual: bool,
+}
 
-const SECTIONS: [Section; 7] = [
-    ("server", server),
-    ("clients", clients),
-    ("memory", memory),
-    ("persistence", persistence),
-    ("stats", stats),
-    ("kvs", kvs),
-    ("keyspace", keyspace),
+const fn section(name: &'static str, write: fn(&Shared, &mut String)) -> Section {
+    Section { name, write, usual: true }
+}
+
+const fn on_request(name: &'static str, write: fn(&Shared, &mut String)) -> Section {
+    Section { name, write, usual: false }
+}
+
+const SECTIONS: [Section; 13] = [
+    section("Server", server),
+    section("Clients", clients),
+    section("Memory", memory),
+    section("Persistence", persistence),
+    section("Stats", stats),
+    section("Replication", replication),
+    section("CPU", cpu),
+    on_request("Commandstats", commandstats),
+    section("Errorstats", errorstats),
+    on_request("Latencystats", latencystats),
+    section("Cluster", |_, text| put(text, "cluster_enabled", 0)),
+    section("Kvs", kvs),
+    section("Keyspace", keyspace),
 ];
 
-/// The text of INFO: the sections asked for, or all.
+/// The text of INFO: the sections asked for (in lower case), or the usual ones.
 pub fn text(shared: &Shared, sections: &[String]) -> String {
-    let everything = |name: &String| matches!(name.as_str(), "all" | "everything" | "default");
-    let all = sections.is_empty() || sections.iter().any(everything);
+    let asked = |name: &str| sections.iter().any(|wanted| *wanted == name);
+    let all = asked("all") || asked("everything");
+    let usual = sections.is_empty() || asked("default");
     let mut text = String::new();
-    for (name, write) in SECTIONS {
-        if all || sections.iter().any(|wanted| wanted == name) {
+    for section in SECTIONS {
+        if all || (usual && section.usual) || asked(&section.name.to_ascii_lowercase()) {
             if !text.is_empty() {
                 text.push_str("\r\n");
             }
-            let mut title = name.to_owned();
-            title[..1].make_ascii_uppercase();
-            // Writing to a string does not fail.
-            let _ = write!(text, "# {title}\r\n");
-            let _ = write(shared, &mut text);
+            text += &format!("# {}\r\n", section.name);
+            (section.write)(shared, &mut text);
         }
     }
     text
 }
 
-fn server(shared: &Shared, text: &mut String) -> std::fmt::Result {
+fn put(text: &mut String, name: &str, value: impl Display) {
+    // Writing to a string does not fail.
+    let _ = write!(text, "{name}:{value}\r\n");
+}
+
+/// A size, and the same for people.
+fn put_size(text: &mut String, name: &str, bytes: u64) {
+    put(text, name, bytes);
+    put(text, &format!("{name}_human"), human(bytes));
+}
+
+fn server(shared: &Shared, text: &mut String) {
     let up = shared.started.elapsed().as_secs();
-    write!(text, "redis_version:{REDIS_VERSION}\r\n")?;
-    write!(text, "redis_mode:standalone\r\n")?;
-    write!(text, "kvs_version:{}\r\n", env!("CARGO_PKG_VERSION"))?;
-    write!(text, "engine:{}\r\n", shared.config.engine.name())?;
-    write!(text, "os:{} {}\r\n", std::env::consts::OS, std::env::consts::ARCH)?;
-    write!(text, "process_id:{}\r\n", std::process::id())?;
-    write!(text, "tcp_port:{}\r\n", shared.config.addr.port())?;
-    write!(text, "uptime_in_seconds:{up}\r\nuptime_in_days:{}\r\n", up / 86_400)?;
-    write!(
-        text,
-        "event_loops:{}\r\nread_workers:{}\r\n",
-        shared.config.loops, shared.config.readers
-    )
+    put(text, "redis_version", REDIS_VERSION);
+    put(text, "redis_git_sha1", "00000000");
+    put(text, "redis_git_dirty", 0);
+    put(text, "redis_build_id", 0);
+    put(text, "redis_mode", "standalone");
+    put(text, "os", format_args!("{} {}", std::env::consts::OS, std::env::consts::ARCH));
+    put(text, "arch_bits", usize::BITS);
+    put(text, "multiplexing_api", "epoll");
+    put(text, "process_id", std::process::id());
+    put(text, "run_id", &shared.run_id);
+    put(text, "tcp_port", shared.config.addr.port());
+    put(text, "server_time_usec", now_ms() * 1000);
+    put(text, "uptime_in_seconds", up);
+    put(text, "uptime_in_days", up / 86_400);
+    put(text, "hz", 10);
+    put(text, "configured_hz", 10);
+    let executable = std::env::current_exe().unwrap_or_default();
+    put(text, "executable", executable.display());
+    let file = shared.config.file.clone().unwrap_or_default();
+    put(text, "config_file", file.display());
 }
 
-fn clients(shared: &Shared, text: &mut String) -> std::fmt::Result {
+fn clients(shared: &Shared, text: &mut String) {
     let open = shared.reactor_stats.get().map_or(0, |stats| stats.counts().open);
-    write!(
-        text,
-        "connected_clients:{open}\r\nmaxclients:{}\r\n",
-        shared.config.live.max_clients.get()
-    )
+    put(text, "connected_clients", open);
+    put(text, "cluster_connections", 0);
+    put(text, "maxclients", shared.config.live.max_clients.get());
+    put(text, "blocked_clients", shared.registry.held());
+    put(text, "tracking_clients", 0);
 }
 
-fn memory(shared: &Shared, text: &mut String) -> std::fmt::Result {
-    write!(text, "used_memory:{}\r\n", resident_bytes())?;
-    write!(text, "used_memory_rss:{}\r\n", resident_bytes())?;
+/// What `maxmemory` bounds is the index: `index_bytes`.
+fn memory(shared: &Shared, text: &mut String) {
+    let memory = process::memory();
+    put_size(text, "used_memory", memory.own);
+    put_size(text, "used_memory_rss", memory.resident);
+    put_size(text, "used_memory_peak", memory.peak);
     if let Some(Backend::Native(store)) = shared.backend.get() {
-        let of_each = (0..DATABASES as u8).map(|database| store.reader().index_memory(database));
-        let (points, order) =
-            of_each.fold((0, 0), |(points, order), each| (points + each.0, order + each.1));
-        write!(text, "index_points_bytes:{points}\r\nindex_order_bytes:{order}\r\n")?;
+        let (points, order) = store.reader().all_index_memory();
+        put(text, "index_bytes", points + order);
+        put(text, "index_points_bytes", points);
+        put(text, "index_order_bytes", order);
     }
-    write!(text, "maxmemory:{}\r\n", shared.config.live.max_memory.get())
+    put_size(text, "total_system_memory", memory.machine);
+    put_size(text, "maxmemory", shared.config.live.max_memory.count() as u64);
+    put(text, "maxmemory_policy", "noeviction");
+    let ratio = memory.resident as f64 / memory.own.max(1) as f64;
+    put(text, "mem_fragmentation_ratio", format_args!("{ratio:.2}"));
+    put(text, "mem_allocator", "libc");
 }
 
-/// The process's resident memory, 0 where the system does not tell.
-fn resident_bytes() -> u64 {
-    const PAGE: u64 = 4096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse().ok())
-        .map_or(0, |pages: u64| pages * PAGE)
-}
-
-fn persistence(shared: &Shared, text: &mut String) -> std::fmt::Result {
-    write!(text, "loading:{}\r\n", u8::from(shared.backend.get().is_none()))?;
-    let healthy = match shared.backend.get() {
-        Some(Backend::Native(store)) => store.reader().health().err(),
+fn persistence(shared: &Shared, text: &mut String) {
+    let store = match shared.backend.get() {
+        Some(Backend::Native(store)) => Some(store),
         _ => None,
     };
-    write!(text, "aof_enabled:1\r\n")?;
-    write!(text, "aof_last_write_status:{}\r\n", if healthy.is_none() { "ok" } else { "err" })?;
-    match healthy {
-        Some(error) => write!(text, "writes_refused_since:{error}\r\n"),
-        None => Ok(()),
+    let cause = store.and_then(|store| store.reader().health().err());
+    let status = if cause.is_none() { "ok" } else { "err" };
+    put(text, "loading", u8::from(shared.backend.get().is_none()));
+    put(text, "async_loading", 0);
+    put(text, "aof_enabled", u8::from(store.is_some()));
+    put(text, "aof_rewrite_in_progress", 0);
+    put(text, "aof_rewrite_scheduled", 0);
+    put(text, "aof_last_bgrewrite_status", "ok");
+    put(text, "aof_last_write_status", status);
+    if let Some(store) = store {
+        let (total, live) = store.reader().space();
+        put(text, "aof_current_size", total);
+        put(text, "aof_base_size", live);
+    }
+    if let Some(cause) = cause {
+        put(text, "writes_refused_since", cause);
     }
 }
 
-fn stats(shared: &Shared, text: &mut String) -> std::fmt::Result {
-    if let Some(stats) = shared.reactor_stats.get() {
-        let counts = stats.counts();
-        write!(text, "total_connections_received:{}\r\n", counts.accepted)?;
-        write!(text, "rejected_connections:{}\r\n", counts.rejected)?;
-        write!(text, "cut_off_connections:{}\r\n", counts.cut_off)?;
-        write!(text, "total_net_input_bytes:{}\r\n", counts.bytes_in)?;
-        write!(text, "total_net_output_bytes:{}\r\n", counts.bytes_out)?;
-        write!(text, "loop_wakes:{}\r\n", counts.wakes)?;
-    }
-    let stats = &shared.stats;
-    write!(text, "total_commands_processed:{}\r\n", stats.commands.get())?;
-    write!(text, "expired_keys:{}\r\n", shared.engine_stats.expired_keys.get())?;
-    write!(text, "reads_answered_by_loops:{}\r\n", stats.local_reads.get())?;
-    write!(text, "write_messages:{}\r\n", stats.write_batches.get())?;
-    write!(text, "read_messages:{}\r\n", stats.read_batches.get())?;
-    write!(text, "stalled_requests:{}\r\n", stats.stalls.get())
+fn stats(shared: &Shared, text: &mut String) {
+    let figures = shared.figures();
+    let counts = &figures.counts;
+    put(text, "total_connections_received", counts.accepted);
+    put(text, "total_commands_processed", figures.processed);
+    let rate = shared.book.rate(shared.stats.commands.get());
+    put(text, "instantaneous_ops_per_sec", rate);
+    put(text, "total_net_input_bytes", counts.bytes_in);
+    put(text, "total_net_output_bytes", counts.bytes_out);
+    put(text, "rejected_connections", counts.rejected);
+    put(text, "cut_off_connections", counts.cut_off);
+    put(text, "expired_keys", figures.expired);
+    put(text, "evicted_keys", 0);
+    put(text, "evicted_clients", 0);
+    put(text, "keyspace_hits", figures.hits);
+    put(text, "keyspace_misses", figures.misses);
+    put(text, "pubsub_channels", 0);
+    put(text, "pubsub_patterns", 0);
+    put(text, "unexpected_error_replies", 0);
+    put(text, "total_error_replies", figures.errors.values().sum::<u64>());
 }
 
-fn kvs(shared: &Shared, text: &mut String) -> std::fmt::Result {
-    let Some(Backend::Native(store)) = shared.backend.get() else { return Ok(()) };
+fn replication(shared: &Shared, text: &mut String) {
+    put(text, "role", "master");
+    put(text, "connected_slaves", 0);
+    put(text, "master_failover_state", "no-failover");
+    put(text, "master_replid", &shared.run_id);
+    put(text, "master_replid2", "0".repeat(40));
+    put(text, "master_repl_offset", 0);
+    put(text, "second_repl_offset", -1);
+    put(text, "repl_backlog_active", 0);
+}
+
+fn cpu(_: &Shared, text: &mut String) {
+    let (system, user) = process::cpu();
+    put(text, "used_cpu_sys", format_args!("{system:.6}"));
+    put(text, "used_cpu_user", format_args!("{user:.6}"));
+}
+
+fn commandstats(shared: &Shared, text: &mut String) {
+    for (command, figures) in shared.figures().used() {
+        let (calls, micros) = (figures.calls, figures.nanos / 1000);
+        let each = figures.nanos as f64 / 1000.0 / calls.max(1) as f64;
+        let value = format_args!(
+            "calls={calls},usec={micros},usec_per_call={each:.2},rejected_calls={},failed_calls={}",
+            figures.rejected, figures.failed
+        )
+        .to_string();
+        put(text, &format!("cmdstat_{}", command.name), value);
+    }
+}
+
+fn errorstats(shared: &Shared, text: &mut String) {
+    for (code, count) in shared.figures().errors {
+        put(text, &format!("errorstat_{code}"), format_args!("count={count}"));
+    }
+}
+
+fn latencystats(shared: &Shared, text: &mut String) {
+    for (command, figures) in shared.figures().used() {
+        if figures.calls > 0 {
+            let [half, most, all] =
+                [50.0, 99.0, 99.9].map(|hundredths| figures.times.percentile(hundredths));
+            let name = format!("latency_percentiles_usec_{}", command.name);
+            put(text, &name, format_args!("p50={half:.3},p99={most:.3},p99.9={all:.3}"));
+        }
+    }
+}
+
+/// Our own: what the store and the loops are doing.
+fn kvs(shared: &Shared, text: &mut String) {
+    put(text, "kvs_version", env!("CARGO_PKG_VERSION"));
+    put(text, "engine", shared.config.engine.name());
+    put(text, "event_loops", shared.config.loops);
+    put(text, "read_workers", shared.config.readers);
+    let wakes = shared.reactor_stats.get().map_or(0, |stats| stats.counts().wakes);
+    put(text, "loop_wakes", wakes);
+    put(text, "reads_answered_by_loops", shared.stats.local_reads.get());
+    put(text, "write_messages", shared.stats.write_batches.get());
+    put(text, "read_messages", shared.stats.read_batches.get());
+    put(text, "stalled_requests", shared.stats.stalls.get());
+    let Some(Backend::Native(store)) = shared.backend.get() else { return };
     let (total, live) = store.reader().space();
     let stats = store.reader().stats();
-    write!(text, "segments:{}\r\n", store.reader().segments())?;
-    write!(text, "segment_bytes:{total}\r\nlive_bytes:{live}\r\n")?;
-    write!(text, "dead_bytes:{}\r\n", total.saturating_sub(live))?;
-    write!(text, "group_commits:{}\r\n", stats.groups.get())?;
-    write!(text, "group_records:{}\r\n", stats.group_records.get())?;
-    write!(text, "group_bytes:{}\r\n", stats.group_bytes.get())?;
-    write!(text, "syncs:{}\r\n", stats.syncs.get())?;
-    write!(text, "rotations:{}\r\n", stats.rotations.get())?;
-    write!(text, "prepared_rotations:{}\r\n", stats.prepared_rotations.get())?;
-    write!(text, "scheduled_expiries:{}\r\n", stats.scheduled_expiries.get())?;
-    write!(text, "compactions:{}\r\n", stats.compactions.get())?;
-    write!(text, "compaction_read_bytes:{}\r\n", stats.compaction_read.get())?;
-    write!(text, "compaction_written_bytes:{}\r\n", stats.compaction_written.get())?;
-    write!(text, "evicted_pages:{}\r\n", stats.evicted_pages.get())?;
-    write!(text, "damaged_ranges:{}\r\n", stats.damaged_ranges.get())?;
-    write!(text, "open_microseconds:{}\r\n", stats.open_micros.get())
+    put(text, "segments", store.reader().segments());
+    put(text, "segment_bytes", total);
+    put(text, "live_bytes", live);
+    put(text, "dead_bytes", total.saturating_sub(live));
+    put(text, "group_commits", stats.groups.get());
+    put(text, "group_records", stats.group_records.get());
+    put(text, "group_bytes", stats.group_bytes.get());
+    let groups = stats.groups.get().max(1);
+    put(
+        text,
+        "records_per_group",
+        format_args!("{:.2}", stats.group_records.get() as f64 / groups as f64),
+    );
+    put(text, "syncs", stats.syncs.get());
+    put(text, "rotations", stats.rotations.get());
+    put(text, "prepared_rotations", stats.prepared_rotations.get());
+    put(text, "scheduled_expiries", stats.scheduled_expiries.get());
+    put(text, "compactions", stats.compactions.get());
+    put(text, "compaction_read_bytes", stats.compaction_read.get());
+    put(text, "compaction_written_bytes", stats.compaction_written.get());
+    put(text, "evicted_pages", stats.evicted_pages.get());
+    put(text, "damaged_ranges", stats.damaged_ranges.get());
+    put(text, "open_microseconds", stats.open_micros.get());
 }
 
-fn keyspace(shared: &Shared, text: &mut String) -> std::fmt::Result {
-    let Some(Backend::Native(store)) = shared.backend.get() else { return Ok(()) };
+fn keyspace(shared: &Shared, text: &mut String) {
+    let Some(Backend::Native(store)) = shared.backend.get() else { return };
     let view = store.reader().view();
     for database in 0..DATABASES as u8 {
         let keys = view.len(database);
         if keys > 0 {
             let expires = view.ending(database);
-            write!(text, "db{database}:keys={keys},expires={expires},avg_ttl=0\r\n")?;
+            let name = format!("db{database}");
+            put(text, &name, format_args!("keys={keys},expires={expires},avg_ttl=0"));
         }
     }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 //! Threads: [`NativeReads`] on an event loop (only what is in memory) or a read worker (whatever it
 //! takes); [`NativeWrites`] on the writer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 
 use crate::command::{Abort, Entry, KeyRange, Reads, Way, Writes};
@@ -32,6 +32,8 @@ pub struct NativeReads<'a> {
     view: &'a View<'a>,
     database: u8,
     patience: Patience,
+    hits: Cell<u32>,
+    misses: Cell<u32>,
 }
 
 impl<'a> NativeReads<'a> {
@@ -42,7 +44,13 @@ impl<'a> NativeReads<'a> {
         database: u8,
         patience: Patience,
     ) -> NativeReads<'a> {
-        NativeReads { reader, view, database, patience }
+        let (hits, misses) = (Cell::new(0), Cell::new(0));
+        NativeReads { reader, view, database, patience, hits, misses }
+    }
+
+    /// How many keys that were looked for were there, and were not.
+    pub fn looked_up(&self) -> (u64, u64) {
+        (self.hits.get().into(), self.misses.get().into())
     }
 
     /// Tells which keys will be read next; see [`View::warm_up`].
@@ -97,7 +105,10 @@ impl<'a> NativeReads<'a> {
 
 impl Reads for NativeReads<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Entry<'_>>, Abort> {
-        Ok(self.view.get(self.database, key, self.patience)?.map(entry))
+        let found = self.view.get(self.database, key, self.patience)?;
+        let count = if found.is_some() { &self.hits } else { &self.misses };
+        count.set(count.get().wrapping_add(1));
+        Ok(found.map(entry))
     }
 
     fn len(&self) -> Result<u64, Abort> {

@@ -4,7 +4,8 @@
 
 use super::ahead::Ahead;
 use super::batch::{Batch, Mail, Origin};
-use crate::command::{Command, Numbers};
+use super::tally::Meter;
+use crate::command::Command;
 use crate::protocol::Args;
 use crate::reactor::{ConnId, Post};
 
@@ -21,8 +22,8 @@ pub struct Outbox {
     pub waiting: Vec<ConnId>,
     /// Connections that wait for the end of a pause.
     pub paused: Vec<ConnId>,
-    /// The numbers of commands.
-    pub numbers: Numbers,
+    /// Counts commands.
+    pub meter: Meter,
     /// The readers' queue is full.
     pub reads_full: bool,
     /// Requests begun since the loop last counted them.
@@ -44,7 +45,7 @@ impl Outbox {
             next_read: 0,
             waiting: Vec::new(),
             paused: Vec::new(),
-            numbers: Numbers::default(),
+            meter: Meter::default(),
             reads_full: false,
             commands: 0,
             local_reads: 0,

@@ -73,6 +73,11 @@ impl Entry {
         lock(&self.name).to_vec()
     }
 
+    /// Where it comes from, and its name.
+    pub fn name_and_addr(&self) -> (String, Vec<u8>) {
+        (self.peer.addr.to_string(), self.name())
+    }
+
     /// Names it.
     pub fn set_name(&self, name: &[u8]) {
         *lock(&self.name) = name.into();
@@ -230,6 +235,12 @@ impl Registry {
         let now = self.second(Instant::now());
         let lines = self.chosen(filter, 0).into_iter().map(|entry| entry.line(now) + "\n");
         lines.collect()
+    }
+
+    /// How many have requests that are held back.
+    pub fn held(&self) -> usize {
+        let is_held = |entry: &&Arc<Entry>| entry.marks.load(Relaxed) & HELD != 0;
+        lock(&self.entries).values().filter(is_held).count()
     }
 
     /// Ends those that match: each answers no request from now on and is closed by its loop. Who

@@ -4,10 +4,10 @@
 //! command, then by its class ([`Run`]) on the loop itself, to the read workers, or to the writer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::ahead::{Ahead, Decoded};
-use super::batch::{Origin, run_read, write_abort};
-use super::blocking::BlockingEngine;
+use super::batch::{Metered, write_abort};
 use super::client::LocalClient;
 use super::gate::{self, Gate};
 use super::manners::Manners;
@@ -16,15 +16,11 @@ use super::outbox::Outbox;
 use super::pipeline::{Form, Pipeline, Ticket};
 use super::registry::{self, Entry, Figures};
 use super::shared::{Backend, Shared};
-use crate::command::{Command, Run, is_cross_protocol, keys_of, prepare};
+use super::slowlog::Timed;
+use crate::command::{Command, Run, is_cross_protocol, prepare};
 use crate::engine::{Patience, Reader, View};
 use crate::protocol::{Args, Decoder, JsonId, Kind, Limits, Reply, Version, write_json_error};
 use crate::reactor::{Buffer, ConnId};
-
-/// A read of more words than this goes to a worker at once: it would hold up the loop.
-const MOST_WORDS_ON_LOOP: usize = 256;
-/// So many bytes of writes wait at most on a loop for the writer's queue to take them.
-const MOST_WAITING_WRITES: usize = 64 * 1024 * 1024;
 
 /// What becomes of a connection after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +35,7 @@ pub enum Verdict {
 
 /// Where one request went.
 #[derive(PartialEq, Eq)]
-enum Served {
+pub enum Served {
     /// Answered, or on its way.
     Taken,
     /// It has to wait.
@@ -59,7 +55,7 @@ pub struct State {
     pub(super) entry: Arc<Entry>,
     /// It has logged in, or did not have to when it came.
     pub(super) authenticated: bool,
-    pipeline: Pipeline,
+    pub(super) pipeline: Pipeline,
     pub(super) version: Version,
     /// A whole request waits in the input.
     stalled: bool,
@@ -68,8 +64,8 @@ pub struct State {
     /// Whether requests are answered.
     pub(super) manners: Manners,
     pub(super) no_evict: bool,
-    /// The number of its last command.
-    last: u16,
+    /// How its last command is counted.
+    pub(super) metered: Metered,
     /// What SELECT chose.
     pub(super) database: u8,
 }
@@ -89,7 +85,7 @@ impl Session {
                 closing: false,
                 manners: Manners::default(),
                 no_evict: false,
-                last: u16::MAX,
+                metered: Metered { number: u16::MAX, weight: 0 },
                 database: 0,
             },
         }
@@ -106,7 +102,7 @@ impl Session {
         let state = &self.state;
         let mark = |is: bool, mark: u16| if is { mark } else { 0 };
         state.entry.tell(&Figures {
-            command: state.last,
+            command: state.metered.number,
             database: state.database,
             marks: mark(state.version == Version::Resp3, registry::RESP3)
                 | mark(state.stalled, registry::HELD)
@@ -261,9 +257,9 @@ impl State {
                 return Served::Taken;
             }
         };
-        turn.outbox.commands += 1;
         let served = self.command(request.command, args, form, turn, out);
         if served == Served::Taken {
+            turn.outbox.commands += 1;
             self.manners.next();
         }
         served
@@ -285,11 +281,13 @@ impl State {
                 return Served::Taken;
             }
             Err(line) => {
+                turn.outbox.meter.refuse(args, line.as_bytes());
                 self.answer(form, out, |reply| reply.error(&line));
                 return Served::Taken;
             }
         };
-        self.last = turn.outbox.numbers.of(command) as u16;
+        let bytes = args.parts().0.len();
+        self.metered = turn.outbox.meter.metered(command, bytes, &turn.shared.config.live);
         match gate::check(self, turn.shared, command, turn.backend.is_some()) {
             Gate::Open => {}
             Gate::Held => {
@@ -297,6 +295,7 @@ impl State {
                 return Served::NotYet;
             }
             Gate::Refused(line) => {
+                turn.outbox.meter.reject(self.metered.number, line.as_bytes());
                 self.answer(form, out, |reply| reply.error(&line));
                 return Served::Taken;
             }
@@ -304,10 +303,10 @@ impl State {
         // What a command asks for itself may be about its own reply.
         let form =
             if matches!(command.run, Run::Local(_)) { form } else { self.manners.form(form) };
-        match (command.run, turn.backend) {
+        let served = match (command.run, turn.backend) {
             (Run::Local(_), _) => {
-                self.entry.set_command(self.last);
-                self.local(command, args, form, turn.shared, out);
+                self.entry.set_command(self.metered.number);
+                self.local(command, args, form, turn, out);
                 Served::Taken
             }
             (_, None) => {
@@ -321,7 +320,32 @@ impl State {
             (Run::Read(_), Some(Backend::Native(_))) => self.read(command, args, form, turn, out),
             (Run::Scan(_), Some(Backend::Native(_))) => self.walk(command, args, form, turn),
             (Run::Write(_), Some(Backend::Native(_))) => self.write(command, args, form, turn),
+        };
+        if served == Served::Taken {
+            turn.outbox.meter.call(self.metered.number);
         }
+        served
+    }
+
+    /// A command that began then was run on the loop.
+    pub(super) fn took(
+        &self,
+        begin: Option<Instant>,
+        command: &Command,
+        args: Args<'_>,
+        turn: &Turn<'_>,
+    ) {
+        let Some(begin) = begin else { return };
+        let nanos = begin.elapsed().as_nanos() as u64;
+        let live = &turn.shared.config.live;
+        turn.outbox.meter.took(self.metered, nanos, live);
+        let timed = Timed { command, args, nanos };
+        turn.shared.slowlog.offer(live, &timed, || self.entry.name_and_addr());
+    }
+
+    /// The time, if the request under way is timed.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        (self.metered.weight > 0).then(Instant::now)
     }
 
     /// Writes a reply that is there at once: into the output, or behind those that are out.
@@ -350,17 +374,20 @@ impl State {
         command: &'static Command,
         args: Args<'_>,
         form: Form,
-        shared: &Shared,
+        turn: &Turn<'_>,
         out: &mut Vec<u8>,
     ) {
         let Run::Local(run) = command.run else { return };
         let version = self.form_version(&form);
         let mut bytes = Vec::new();
         let mut reply = Reply::new(&mut bytes, version);
-        if let Err(abort) = run(&mut LocalClient::new(self, shared), args, &mut reply) {
+        let begin = self.begin();
+        if let Err(abort) = run(&mut LocalClient::new(self, turn.shared), args, &mut reply) {
             reply.rewind(0);
             write_abort(&mut reply, &abort);
         }
+        self.took(begin, command, args, turn);
+        turn.outbox.meter.replied(self.metered.number, &bytes);
         let form = self.manners.form(form);
         if bytes.is_empty() || matches!(form, Form::Silent) {
             return;
@@ -372,163 +399,22 @@ impl State {
         }
     }
 
-    /// A read of a few keys: by the loop itself if they are in memory, else by a worker.
-    fn read(
-        &mut self,
-        command: &'static Command,
-        args: Args<'_>,
-        form: Form,
-        turn: &mut Turn<'_>,
-        out: &mut Vec<u8>,
-    ) -> Served {
-        if !self.pipeline.may_read(keys_of(command, args)) {
-            return Served::NotYet;
-        }
-        let Some(reads) = turn.reads(self.database) else {
-            debug_assert!(false, "a native engine has views");
-            return Served::NotYet;
-        };
-        if turn.shared.config.loop_reads
-            && args.len() <= MOST_WORDS_ON_LOOP
-            && self.read_here(&reads, command, args, &form, out)
-        {
-            turn.outbox.local_reads += 1;
-            return Served::Taken;
-        }
-        if turn.outbox.reads_full {
-            turn.outbox.waiting.push(self.id);
-            return Served::NotYet;
-        }
-        let bytes = reads.size_of(keys_of(command, args));
-        if !self.pipeline.has_room(bytes) {
-            return Served::NotYet;
-        }
-        let version = self.form_version(&form);
-        let origin = self
-            .origin(version, |pipeline| pipeline.begin_read(keys_of(command, args), bytes, form));
-        turn.outbox.push_read(origin, command, args);
-        Served::Taken
-    }
-
-    /// False if it would have to wait for the disk; then nothing is written.
-    fn read_here(
-        &mut self,
-        reads: &NativeReads<'_>,
-        command: &'static Command,
-        args: Args<'_>,
-        form: &Form,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let version = self.form_version(form);
-        if self.pipeline.is_empty() && matches!(form, Form::Resp) {
-            return read_into(reads, command, args, &mut Reply::new(out, version));
-        }
-        let mut bytes = Vec::new();
-        let done = read_into(reads, command, args, &mut Reply::new(&mut bytes, version));
-        if done && self.pipeline.is_empty() {
-            form.write(&bytes, out);
-        } else if done {
-            self.pipeline.answer(form.clone(), |out| out.extend_from_slice(&bytes));
-        }
-        done
-    }
-
-    fn walk(
-        &mut self,
-        command: &'static Command,
-        args: Args<'_>,
-        form: Form,
-        turn: &mut Turn<'_>,
-    ) -> Served {
-        if !self.pipeline.may_walk() {
-            return Served::NotYet;
-        }
-        let origin = self.origin(self.form_version(&form), |pipeline| pipeline.begin_walk(form));
-        turn.outbox.push_read(origin, command, args);
-        Served::Taken
-    }
-
-    fn write(
-        &mut self,
-        command: &'static Command,
-        args: Args<'_>,
-        form: Form,
-        turn: &mut Turn<'_>,
-    ) -> Served {
-        if !self.pipeline.may_write() {
-            return Served::NotYet;
-        }
-        if turn.outbox.writes.len() > MOST_WAITING_WRITES {
-            turn.outbox.waiting.push(self.id);
-            return Served::NotYet;
-        }
-        let origin = self.origin(self.form_version(&form), |pipeline| {
-            pipeline.begin_write(keys_of(command, args), form)
-        });
-        turn.outbox.writes.push(origin, command, args);
-        Served::Taken
-    }
-
-    /// On an engine that blocks, a connection has one request under way at a time.
-    fn blocking(
-        &mut self,
-        engine: &Arc<BlockingEngine>,
-        command: &'static Command,
-        args: Args<'_>,
-        form: Form,
-        turn: &mut Turn<'_>,
-    ) -> Served {
-        let origin = self.origin(self.form_version(&form), |pipeline| pipeline.begin_walk(form));
-        let mut batch = turn.outbox.fresh();
-        batch.push(origin, command, args);
-        let runner = Arc::clone(engine);
-        engine.spawn(move || batch.run_blocking(&runner));
-        Served::Taken
-    }
-
-    fn form_version(&self, form: &Form) -> Version {
+    pub(super) fn form_version(&self, form: &Form) -> Version {
         if matches!(form, Form::Json(_)) { Version::Resp3 } else { self.version }
-    }
-
-    fn origin(&mut self, version: Version, begin: impl FnOnce(&mut Pipeline) -> Ticket) -> Origin {
-        let ticket = begin(&mut self.pipeline);
-        Origin { conn: self.id, ticket, version, database: self.database }
-    }
-}
-
-/// Runs a read on the loop; false if it would have to wait.
-fn read_into(
-    reads: &NativeReads<'_>,
-    command: &Command,
-    args: Args<'_>,
-    reply: &mut Reply<'_>,
-) -> bool {
-    let start = reply.mark();
-    match run_read(reads, command, args, reply) {
-        Ok(()) => true,
-        Err(crate::command::Abort::NotResident) => {
-            reply.rewind(start);
-            false
-        }
-        Err(abort) => {
-            reply.rewind(start);
-            write_abort(reply, &abort);
-            true
-        }
     }
 }
 
 /// What a turn of a connection works with.
-struct Turn<'a> {
-    shared: &'a Shared,
-    backend: Option<&'a Backend>,
-    view: Option<&'a (&'a Reader, View<'a>)>,
-    outbox: &'a mut Outbox,
+pub struct Turn<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) backend: Option<&'a Backend>,
+    pub(super) view: Option<&'a (&'a Reader, View<'a>)>,
+    pub(super) outbox: &'a mut Outbox,
 }
 
 impl<'a> Turn<'a> {
     /// For reading what is in memory of a database; none on an engine that blocks.
-    fn reads(&self, database: u8) -> Option<NativeReads<'a>> {
+    pub(super) fn reads(&self, database: u8) -> Option<NativeReads<'a>> {
         let (reader, view) = self.view?;
         Some(NativeReads::new(reader, view, database, Patience::ResidentOnly))
     }

@@ -1,13 +1,17 @@
 //! What all loops of a server share: the configuration, the engine once it is open, the counters.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use super::blocking::BlockingEngine;
+use super::figures::{Book, Figures, Others};
 use super::pause::Pause;
 use super::registry::Registry;
+use super::slowlog::SlowLog;
 use crate::config::Config;
 use crate::engine::{DATABASES, KvStore};
 use crate::reactor::{Admission, Stats};
@@ -58,6 +62,14 @@ impl std::fmt::Display for StopReason {
     }
 }
 
+/// The index is too large to be added up for every command.
+#[derive(Default)]
+struct IndexSize {
+    bytes: AtomicU64,
+    /// When it was added up, in milliseconds since the start.
+    at: AtomicU64,
+}
+
 /// See the module.
 pub struct Shared {
     pub(super) config: Config,
@@ -68,10 +80,16 @@ pub struct Shared {
     pub(super) engine_stats: Arc<EngineStats>,
     pub(super) stats: ServerStats,
     pub(super) registry: Registry,
+    pub(super) book: Book,
+    pub(super) slowlog: SlowLog,
     pub(super) pause: Pause,
+    /// The bytes of the index, as they were a short while ago.
+    index: IndexSize,
     /// Set once the reactor runs.
     pub(super) admission: OnceLock<Admission>,
     pub(super) started: Instant,
+    /// 40 hexadecimal digits that no other run has.
+    pub(super) run_id: String,
     pub(super) stop: Sender<StopReason>,
 }
 
@@ -84,9 +102,13 @@ impl Shared {
             engine_stats: Arc::default(),
             stats: ServerStats::default(),
             registry: Registry::default(),
+            book: Book::default(),
+            slowlog: SlowLog::default(),
             pause: Pause::default(),
+            index: IndexSize::default(),
             admission: OnceLock::new(),
             started: Instant::now(),
+            run_id: run_id(),
             stop,
         })
     }
@@ -108,7 +130,52 @@ impl Shared {
             admission.set_connections(live.max_clients.count());
             admission.set_keepalive(self.keepalive());
         }
+        self.measure_index();
         self.registry.announce_change();
+    }
+
+    /// Whether the index is larger than it may be, so that nothing may be added to it.
+    pub(super) fn is_full(&self) -> bool {
+        let most = self.config.live.max_memory.get();
+        most > 0 && self.index.bytes.load(Relaxed) > most as u64
+    }
+
+    /// Looks how large the index is, if it may not be of any size; not more than once in a while,
+    /// whoever asks.
+    pub(super) fn watch_index(&self, now: Instant) {
+        const WHILE_MS: u64 = 1;
+        if self.config.live.max_memory.get() > 0 {
+            let now = now.saturating_duration_since(self.started).as_millis() as u64;
+            if now >= self.index.at.load(Relaxed) + WHILE_MS {
+                self.index.at.store(now, Relaxed);
+                self.measure_index();
+            }
+        }
+    }
+
+    fn measure_index(&self) {
+        if let Some(Backend::Native(store)) = self.backend.get() {
+            let (points, order) = store.reader().all_index_memory();
+            self.index.bytes.store((points + order) as u64, Relaxed);
+        }
+    }
+
+    fn others(&self) -> Others {
+        Others {
+            processed: self.stats.commands.get(),
+            expired: self.engine_stats.expired_keys.get(),
+            counts: self.reactor_stats.get().map(Stats::counts).unwrap_or_default(),
+        }
+    }
+
+    /// What was counted since the start or the last reset.
+    pub(super) fn figures(&self) -> Figures {
+        self.book.figures(self.others())
+    }
+
+    /// Counts from here on.
+    pub(super) fn reset_figures(&self) {
+        self.book.reset(self.others());
     }
 
     /// When silent peers are asked whether they are still there.
@@ -123,4 +190,10 @@ impl Shared {
         let percent = (done * 100).checked_div(total).unwrap_or(0).min(100);
         format!("LOADING kvs is loading the dataset ({percent} %)")
     }
+}
+
+fn run_id() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    let digits = format!("{:016x}{:016x}{:016x}", random(), random(), random());
+    digits.chars().take(40).collect()
 }

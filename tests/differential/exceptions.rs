@@ -45,6 +45,9 @@ pub const LOOSELY: &[(&str, How, &str)] = &[
     ("object|idletime", How::AnyReply, "kvs does not keep when a key was used"),
     ("object|help", How::AnyReply, "help is in our own words"),
     ("client|help", How::AnyReply, "help is in our own words"),
+    ("slowlog|help", How::AnyReply, "help is in our own words"),
+    ("latency|help", How::AnyReply, "help is in our own words"),
+    ("latency|doctor", How::AnyReply, "its text is our own"),
     ("config|help", How::AnyReply, "help is in our own words"),
     ("command|help", How::AnyReply, "help is in our own words"),
     ("client|id", How::AnyReply, "connections are numbered by each server"),
@@ -74,6 +77,8 @@ pub const NOT_ASKED: &[(&str, &str)] = &[
     ("reset", "it begins each round"),
     ("shutdown", "it ends the server"),
     ("info", "figures are each server's own"),
+    ("slowlog", "figures are each server's own; chosen requests have its errors"),
+    ("latency", "figures are each server's own; chosen requests have its errors"),
     (
         "config",
         "settings are each server's own; those that are alike are among the chosen requests",

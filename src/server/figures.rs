@@ -1,0 +1,163 @@
+//! The loops' counters added up, since the server started or CONFIG RESETSTAT.
+//!
+//! Any thread. Counters only grow; a reset notes where they were, so that no loop is disturbed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::histogram::Counted;
+use super::tally::Tally;
+use crate::command::{Command, numbered};
+use crate::reactor::Counts;
+
+/// What was counted of one command.
+#[derive(Debug, Clone, Default)]
+pub struct CommandFigures {
+    pub calls: u64,
+    pub nanos: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    pub times: Counted,
+}
+
+/// What was counted at one time, or between two.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// By number.
+    pub commands: Vec<CommandFigures>,
+    /// By code.
+    pub errors: BTreeMap<String, u64>,
+    pub hits: u64,
+    pub misses: u64,
+    pub processed: u64,
+    pub expired: u64,
+    /// What the reactor counted.
+    pub counts: Counts,
+}
+
+impl Figures {
+    /// The commands that were called or refused, with what was counted of each.
+    pub fn used(&self) -> impl Iterator<Item = (&'static Command, &CommandFigures)> {
+        let all = numbered().iter().copied().zip(&self.commands);
+        all.filter(|(_, figures)| figures.calls + figures.rejected > 0)
+    }
+
+    fn add(&mut self, tally: &Tally) {
+        self.commands.resize_with(tally.commands.len(), CommandFigures::default);
+        for (sum, command) in self.commands.iter_mut().zip(&tally.commands) {
+            sum.calls += command.calls.load(Relaxed);
+            sum.nanos += command.nanos.load(Relaxed);
+            sum.rejected += command.rejected.load(Relaxed);
+            sum.failed += command.failed.load(Relaxed);
+            if let Some(times) = command.times.get() {
+                times.add_to(&mut sum.times);
+            }
+        }
+        for (code, count) in lock(&tally.errors).iter() {
+            *self.errors.entry(code.clone()).or_default() += count;
+        }
+        self.hits += tally.hits.load(Relaxed);
+        self.misses += tally.misses.load(Relaxed);
+    }
+
+    fn since(mut self, before: &Figures) -> Figures {
+        for (now, before) in self.commands.iter_mut().zip(&before.commands) {
+            now.calls -= before.calls.min(now.calls);
+            now.nanos -= before.nanos.min(now.nanos);
+            now.rejected -= before.rejected.min(now.rejected);
+            now.failed -= before.failed.min(now.failed);
+            now.times = now.times.since(&before.times);
+        }
+        for (code, count) in &mut self.errors {
+            *count -= before.errors.get(code).copied().unwrap_or(0);
+        }
+        self.errors.retain(|_, count| *count > 0);
+        self.hits -= before.hits.min(self.hits);
+        self.misses -= before.misses.min(self.misses);
+        self.processed -= before.processed.min(self.processed);
+        self.expired -= before.expired.min(self.expired);
+        let (now, then) = (&mut self.counts, &before.counts);
+        now.accepted -= then.accepted.min(now.accepted);
+        now.rejected -= then.rejected.min(now.rejected);
+        now.cut_off -= then.cut_off.min(now.cut_off);
+        now.bytes_in -= then.bytes_in.min(now.bytes_in);
+        now.bytes_out -= then.bytes_out.min(now.bytes_out);
+        now.wakes -= then.wakes.min(now.wakes);
+        self
+    }
+}
+
+/// What is not counted by command.
+pub struct Others {
+    pub processed: u64,
+    pub expired: u64,
+    pub counts: Counts,
+}
+
+/// A rate that was seen last, and what it is reckoned from.
+struct Rate {
+    at: Instant,
+    processed: u64,
+    per_second: u64,
+}
+
+/// The rate is reckoned anew after this time.
+const RATE_OVER: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub struct Book {
+    tallies: Mutex<Vec<Arc<Tally>>>,
+    before: Mutex<Figures>,
+    rate: Mutex<Rate>,
+}
+
+impl Default for Book {
+    fn default() -> Book {
+        let rate = Rate { at: Instant::now(), processed: 0, per_second: 0 };
+        Book { tallies: Mutex::default(), before: Mutex::default(), rate: Mutex::new(rate) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Book {
+    /// A loop begins to count.
+    pub fn add(&self, tally: Arc<Tally>) {
+        lock(&self.tallies).push(tally);
+    }
+
+    fn all(&self, others: Others) -> Figures {
+        let Others { processed, expired, counts } = others;
+        let mut sum = Figures { processed, expired, counts, ..Figures::default() };
+        for tally in lock(&self.tallies).iter() {
+            sum.add(tally);
+        }
+        sum
+    }
+
+    /// What was counted since the last reset.
+    pub fn figures(&self, others: Others) -> Figures {
+        self.all(others).since(&lock(&self.before))
+    }
+
+    /// Counts from here on.
+    pub fn reset(&self, others: Others) {
+        *lock(&self.before) = self.all(others);
+    }
+
+    /// Commands per second since this was asked before, but not within a tenth of a second.
+    pub fn rate(&self, processed: u64) -> u64 {
+        let mut rate = lock(&self.rate);
+        let elapsed = rate.at.elapsed();
+        if elapsed >= RATE_OVER {
+            let done = processed.saturating_sub(rate.processed);
+            rate.per_second = (done as f64 / elapsed.as_secs_f64()).round() as u64;
+            (rate.at, rate.processed) = (Instant::now(), processed);
+        }
+        rate.per_second
+    }
+}

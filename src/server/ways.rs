@@ -1,0 +1,179 @@
+//! The ways of a request that is about keys: a read on the loop itself or by a worker, a walk, a write,
+//! and what an engine that blocks is asked.
+//!
+//! Thread: the connection's loop. [`State::command`] in `session.rs` chooses among them.
+
+use std::sync::Arc;
+
+use super::batch::{Origin, run_read, write_abort};
+use super::blocking::BlockingEngine;
+use super::native::NativeReads;
+use super::pipeline::{Form, Pipeline, Ticket};
+use super::session::{Served, State, Turn};
+use super::tally::Meter;
+use crate::command::{Command, keys_of};
+use crate::protocol::{Args, Reply, Version};
+
+/// A read of more words than this goes to a worker at once: it would hold up the loop.
+const MOST_WORDS_ON_LOOP: usize = 256;
+/// So many bytes of writes wait at most on a loop for the writer's queue to take them.
+const MOST_WAITING_WRITES: usize = 64 * 1024 * 1024;
+
+impl State {
+    /// A read of a few keys: by the loop itself if they are in memory, else by a worker.
+    pub(super) fn read(
+        &mut self,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+        out: &mut Vec<u8>,
+    ) -> Served {
+        if !self.pipeline.may_read(keys_of(command, args)) {
+            return Served::NotYet;
+        }
+        let Some(reads) = turn.reads(self.database) else {
+            debug_assert!(false, "a native engine has views");
+            return Served::NotYet;
+        };
+        if turn.shared.config.loop_reads && args.len() <= MOST_WORDS_ON_LOOP {
+            let begin = self.begin();
+            if self.read_here(&reads, command, args, (&form, &turn.outbox.meter), out) {
+                self.took(begin, command, args, turn);
+                turn.outbox.local_reads += 1;
+                return Served::Taken;
+            }
+        }
+        if turn.outbox.reads_full {
+            turn.outbox.waiting.push(self.id);
+            return Served::NotYet;
+        }
+        let bytes = reads.size_of(keys_of(command, args));
+        if !self.pipeline.has_room(bytes) {
+            return Served::NotYet;
+        }
+        let version = self.form_version(&form);
+        let origin = self
+            .origin(version, |pipeline| pipeline.begin_read(keys_of(command, args), bytes, form));
+        turn.outbox.push_read(origin, command, args);
+        Served::Taken
+    }
+
+    /// False if it would have to wait for the disk; then nothing is written.
+    fn read_here(
+        &mut self,
+        reads: &NativeReads<'_>,
+        command: &'static Command,
+        args: Args<'_>,
+        (form, meter): (&Form, &Meter),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let version = self.form_version(form);
+        if self.pipeline.is_empty() && matches!(form, Form::Resp) {
+            let start = out.len();
+            let done = read_into(reads, command, args, &mut Reply::new(out, version));
+            self.was_read(done, reads, meter, out.get(start..).unwrap_or_default());
+            return done;
+        }
+        let mut bytes = Vec::new();
+        let done = read_into(reads, command, args, &mut Reply::new(&mut bytes, version));
+        self.was_read(done, reads, meter, &bytes);
+        if done && self.pipeline.is_empty() {
+            form.write(&bytes, out);
+        } else if done {
+            self.pipeline.answer(form.clone(), |out| out.extend_from_slice(&bytes));
+        }
+        done
+    }
+
+    /// Counts a read by the loop, if it came to its end.
+    fn was_read(&self, done: bool, reads: &NativeReads<'_>, meter: &Meter, reply: &[u8]) {
+        if done {
+            let (hits, misses) = reads.looked_up();
+            meter.looked_up(hits, misses);
+            meter.replied(self.metered.number, reply);
+        }
+    }
+
+    pub(super) fn walk(
+        &mut self,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+    ) -> Served {
+        if !self.pipeline.may_walk() {
+            return Served::NotYet;
+        }
+        let version = self.form_version(&form);
+        let origin = self.origin(version, |pipeline| pipeline.begin_walk(form));
+        turn.outbox.push_read(origin, command, args);
+        Served::Taken
+    }
+
+    pub(super) fn write(
+        &mut self,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+    ) -> Served {
+        if !self.pipeline.may_write() {
+            return Served::NotYet;
+        }
+        if turn.outbox.writes.len() > MOST_WAITING_WRITES {
+            turn.outbox.waiting.push(self.id);
+            return Served::NotYet;
+        }
+        let version = self.form_version(&form);
+        let origin =
+            self.origin(version, |pipeline| pipeline.begin_write(keys_of(command, args), form));
+        turn.outbox.writes.push(origin, command, args);
+        Served::Taken
+    }
+
+    /// On an engine that blocks, a connection has one request under way at a time.
+    pub(super) fn blocking(
+        &mut self,
+        engine: &Arc<BlockingEngine>,
+        command: &'static Command,
+        args: Args<'_>,
+        form: Form,
+        turn: &mut Turn<'_>,
+    ) -> Served {
+        let version = self.form_version(&form);
+        let origin = self.origin(version, |pipeline| pipeline.begin_walk(form));
+        let mut batch = turn.outbox.fresh();
+        batch.push(origin, command, args);
+        let runner = Arc::clone(engine);
+        engine.spawn(move || batch.run_blocking(&runner));
+        Served::Taken
+    }
+
+    fn origin(&mut self, version: Version, begin: impl FnOnce(&mut Pipeline) -> Ticket) -> Origin {
+        let ticket = begin(&mut self.pipeline);
+        Origin { conn: self.id, ticket, version, database: self.database, metered: self.metered }
+    }
+}
+
+/// Runs a read on the loop; false if it would have to wait.
+fn read_into(
+    reads: &NativeReads<'_>,
+    command: &Command,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> bool {
+    let start = reply.mark();
+    match run_read(reads, command, args, reply) {
+        Ok(()) => true,
+        Err(crate::command::Abort::NotResident) => {
+            reply.rewind(start);
+            false
+        }
+        Err(abort) => {
+            reply.rewind(start);
+            write_abort(reply, &abort);
+            true
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What a server tells of itself: INFO, SLOWLOG, LATENCY, and the bound on its memory.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod serving;
+
+use std::collections::BTreeMap;
+
+use kvs::client::Client;
+use kvs::protocol::Value;
+use serving::{Running, wait_for};
+
+fn says(client: &mut Client, line: &str) -> Value {
+    client.call(&line.split(' ').collect::<Vec<_>>()).unwrap()
+}
+
+fn ok() -> Value {
+    Value::Simple("OK".into())
+}
+
+fn text(value: Value) -> String {
+    match value {
+        Value::Bulk(text) => String::from_utf8(text).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// INFO's fields.
+fn info(client: &mut Client, section: &str) -> BTreeMap<String, String> {
+    let text = text(says(client, &format!("info {section}")));
+    let pair = |line: &str| line.split_once(':').map(|(name, value)| (name.into(), value.into()));
+    text.lines().filter_map(pair).collect()
+}
+
+fn number(client: &mut Client, section: &str, field: &str) -> u64 {
+    let fields = info(client, section);
+    fields.get(field).unwrap_or_else(|| panic!("no {field} in {fields:?}")).parse().unwrap()
+}
+
+/// The same whether loops answer reads themselves or leave them to workers.
+fn commands_are_counted(loop_reads: bool) {
+    let server = Running::start(|config| (config.loops, config.loop_reads) = (2, loop_reads));
+    let (mut one, mut other) = (server.client(), server.client());
+    assert_eq!(says(&mut one, "config resetstat"), ok());
+    for client in [&mut one, &mut other] {
+        assert_eq!(says(client, "set k v"), ok());
+        for key in ["k", "k", "nokey"] {
+            says(client, &format!("get {key}"));
+        }
+        assert!(matches!(says(client, "incr k"), Value::Error(_)));
+        assert!(matches!(says(client, "get"), Value::Error(_)));
+        assert!(matches!(says(client, "nosuch"), Value::Error(_)));
+        assert!(matches!(says(client, "config get"), Value::Error(_)));
+        assert!(matches!(says(client, "hello 4"), Value::Error(_)));
+    }
+    let stats = info(&mut one, "commandstats");
+    let starts = |name: &str, with: &str, ends: &str| {
+        let value = &stats[&format!("cmdstat_{name}")];
+        assert!(value.starts_with(with) && value.ends_with(ends), "{name}: {value}");
+    };
+    starts("set", "calls=2,usec=", ",rejected_calls=0,failed_calls=0");
+    starts("get", "calls=6,usec=", ",rejected_calls=2,failed_calls=0");
+    starts("incr", "calls=2,usec=", ",rejected_calls=0,failed_calls=2");
+    starts("config|get", "calls=0,usec=0,usec_per_call=0.00", ",rejected_calls=2,failed_calls=0");
+    starts("config|resetstat", "calls=1", "failed_calls=0");
+    assert!(!stats.contains_key("cmdstat_mget"));
+
+    let errors = info(&mut one, "errorstats");
+    assert_eq!(errors["errorstat_ERR"], "count=8");
+    assert_eq!(errors["errorstat_NOPROTO"], "count=2");
+    let stats = info(&mut one, "stats");
+    assert_eq!((&*stats["keyspace_hits"], &*stats["keyspace_misses"]), ("4", "2"));
+    assert_eq!(stats["total_error_replies"], "10");
+
+    let latency = info(&mut one, "latencystats");
+    assert!(latency["latency_percentiles_usec_get"].starts_with("p50="), "{latency:?}");
+    let histogram = says(&mut one, "latency histogram get config nosuch");
+    let Value::Array(rows) = histogram else { panic!("{histogram:?}") };
+    let [get, figures, resetstat, _] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!(get, &Value::Bulk(b"get".into()));
+    assert_eq!(resetstat, &Value::Bulk(b"config|resetstat".into()));
+    let Value::Array(figures) = figures else { panic!("{figures:?}") };
+    assert_eq!(figures[1], Value::Integer(6));
+    let Value::Array(buckets) = &figures[3] else { panic!("{figures:?}") };
+    assert_eq!(buckets.last(), Some(&Value::Integer(6)), "all were timed: {buckets:?}");
+
+    assert_eq!(says(&mut other, "config resetstat"), ok());
+    let stats = info(&mut one, "everything");
+    assert!(!stats.contains_key("cmdstat_get") && !stats.contains_key("errorstat_ERR"));
+    assert_eq!((&*stats["keyspace_hits"], &*stats["total_error_replies"]), ("0", "0"));
+}
+
+#[test]
+fn commands_are_counted_where_loops_read() {
+    commands_are_counted(true);
+}
+
+#[test]
+fn commands_are_counted_where_workers_read() {
+    commands_are_counted(false);
+}
+
+/// Of many calls some are timed, and they stand for all.
+#[test]
+fn calls_are_counted_exactly_and_timed_by_samples() {
+    const CALLS: usize = 20_000;
+    let server = Running::start(|_| {});
+    let mut client = server.client();
+    for _ in 0..CALLS / 1000 {
+        (0..1000).for_each(|_| client.send(&["GET", "k"]));
+        client.flush().unwrap();
+        (0..1000).for_each(|_| assert_eq!(client.receive().unwrap(), Value::Null));
+    }
+    let stats = info(&mut client, "commandstats");
+    // One more was sent to see whether the store is open.
+    let calls = format!("calls={},", CALLS + 1);
+    assert!(stats["cmdstat_get"].starts_with(&calls), "{}", stats["cmdstat_get"]);
+    let Value::Array(rows) = says(&mut client, "latency histogram get") else { panic!() };
+    let Value::Array(figures) = &rows[1] else { panic!("{rows:?}") };
+    let Value::Array(buckets) = &figures[3] else { panic!("{figures:?}") };
+    let Some(Value::Integer(counted)) = buckets.last() else { panic!("{buckets:?}") };
+    assert!((*counted - CALLS as i64).abs() <= 128, "{counted}");
+}
+
+#[test]
+fn slow_commands_are_logged_with_their_client() {
+    let server = Running::start(|_| {});
+    let mut client = server.client();
+    assert_eq!(says(&mut client, "client setname me"), ok());
+    assert_eq!(says(&mut client, "slowlog len"), Value::Integer(0));
+    assert_eq!(says(&mut client, "config set slowlog-log-slower-than 0"), ok());
+    // On the loop, on the writer, on a read worker.
+    for line in ["get a", "set a 1", "keys *", "config set requirepass secret", "auth secret"] {
+        says(&mut client, line);
+    }
+    let Value::Array(entries) = says(&mut client, "slowlog get") else { panic!("SLOWLOG") };
+    let words = |entry: &Value| {
+        let Value::Array(fields) = entry else { panic!("{entry:?}") };
+        assert_eq!(fields.len(), 6);
+        assert_eq!(fields[5], Value::Bulk(b"me".into()));
+        let Value::Array(words) = &fields[3] else { panic!("{fields:?}") };
+        let words: Vec<String> = words.iter().map(|word| text(word.clone())).collect();
+        words.join(" ")
+    };
+    let logged: Vec<String> = entries.iter().map(words).collect();
+    assert_eq!(
+        logged,
+        [
+            "auth (redacted)",
+            "config set requirepass (redacted)",
+            "keys *",
+            "set a 1",
+            "get a",
+            "config set slowlog-log-slower-than 0",
+        ]
+    );
+    let Value::Array(fields) = &entries[5] else { panic!() };
+    assert_eq!(fields[0], Value::Integer(0), "the first one's number");
+    let Value::Array(newest) = says(&mut client, "slowlog get 2") else { panic!() };
+    assert_eq!(newest.len(), 2);
+    assert_eq!(says(&mut client, "config set slowlog-max-len 3"), ok());
+    says(&mut client, "get a");
+    assert_eq!(says(&mut client, "slowlog len"), Value::Integer(3));
+    assert_eq!(says(&mut client, "config set slowlog-log-slower-than -1"), ok());
+    assert_eq!(says(&mut client, "slowlog reset"), ok());
+    says(&mut client, "get a");
+    assert_eq!(says(&mut client, "slowlog len"), Value::Integer(0));
+}
+
+#[test]
+fn an_index_that_is_full_takes_no_more() {
+    let server = Running::start(|_| {});
+    let mut client = server.client();
+    assert_eq!(says(&mut client, "set a 1"), ok());
+    let size = number(&mut client, "memory", "index_bytes");
+    let oom = Value::Error("OOM command not allowed when used memory > 'maxmemory'.".into());
+    assert_eq!(says(&mut client, &format!("config set maxmemory {}", size - 1)), ok());
+    for line in ["set b 1", "append a 1", "mset b 1 c 1", "setrange b 5 x", "incr b"] {
+        assert_eq!(says(&mut client, line), oom, "{line}");
+    }
+    // What adds nothing works, and makes room.
+    assert_eq!(says(&mut client, "get a"), Value::Bulk(b"1".into()));
+    assert_eq!(says(&mut client, "expire a 1000"), Value::Integer(1));
+    assert_eq!(says(&mut client, "del a"), Value::Integer(1));
+    assert_eq!(says(&mut client, "config set maxmemory 0"), ok());
+    assert_eq!(says(&mut client, "set b 1"), ok());
+    // It is watched while it grows, too.
+    let most = number(&mut client, "memory", "index_bytes") + 100_000;
+    assert_eq!(says(&mut client, &format!("config set maxmemory {most}")), ok());
+    let mut keys = 0;
+    wait_for("a full index", || {
+        for _ in 0..500 {
+            keys += 1;
+            client.send(&["SET", &format!("key-{keys}"), "v"]);
+        }
+        client.flush().unwrap();
+        let replies: Vec<Value> = (0..500).map(|_| client.receive().unwrap()).collect();
+        replies.contains(&oom).then_some(())
+    });
+    assert!(number(&mut client, "memory", "index_bytes") < 10 * most);
+    assert_eq!(says(&mut client, "flushall"), ok());
+    wait_for("room", || (says(&mut client, "set a 1") == ok()).then_some(()));
+}
+
+#[test]
+fn info_has_the_sections_and_fields_of_redis() {
+    let server = Running::start(|_| {});
+    let mut client = server.client();
+    says(&mut client, "set a 1 ex 1000");
+    let fields = info(&mut client, "default");
+    for name in [
+        "redis_version",
+        "redis_mode",
+        "process_id",
+        "run_id",
+        "tcp_port",
+        "uptime_in_seconds",
+        "connected_clients",
+        "maxclients",
+        "blocked_clients",
+        "used_memory",
+        "used_memory_human",
+        "used_memory_rss",
+        "used_memory_peak_human",
+        "maxmemory",
+        "maxmemory_human",
+        "maxmemory_policy",
+        "mem_fragmentation_ratio",
+        "loading",
+        "aof_enabled",
+        "aof_last_write_status",
+        "total_connections_received",
+        "total_commands_processed",
+        "instantaneous_ops_per_sec",
+        "total_net_input_bytes",
+        "rejected_connections",
+        "expired_keys",
+        "evicted_keys",
+        "keyspace_hits",
+        "total_error_replies",
+        "role",
+        "connected_slaves",
+        "master_replid",
+        "used_cpu_sys",
+        "used_cpu_user",
+        "cluster_enabled",
+        "segments",
+        "dead_bytes",
+        "compactions",
+        "group_commits",
+    ] {
+        assert!(fields.contains_key(name), "no {name} in {fields:?}");
+    }
+    assert_eq!(fields["db0"], "keys=1,expires=1,avg_ttl=0");
+    assert_eq!(fields["role"], "master");
+    assert_eq!(fields["run_id"].len(), 40);
+    assert!(!fields.keys().any(|name| name.starts_with("cmdstat_")), "only on request");
+    let some = text(says(&mut client, "info CPU cluster nosuch"));
+    let titles: Vec<&str> = some.lines().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(titles, ["# CPU", "# Cluster"]);
+    assert!(text(says(&mut client, "info all")).contains("cmdstat_set:calls=1"));
+}
