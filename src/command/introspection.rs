@@ -2,6 +2,7 @@
 //! subcommands.
 
 use super::errors::SYNTAX;
+use super::syntax::{has_arguments, write_arguments};
 use super::table::key_places;
 use super::{Client, Command, Flags, Group, Keys, Outcome, Run, commands, lookup, matches_nocase};
 use crate::protocol::{Args, Reply};
@@ -66,7 +67,7 @@ fn count(_: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 
 fn list(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let chosen: Vec<&Command> = match args.len() {
-        2 => commands().collect(),
+        2 => with_subcommands().collect(),
         5 if args[2].eq_ignore_ascii_case(b"filterby") => {
             filtered(&args[3], &args[4]).ok_or(SYNTAX)?
         }
@@ -83,10 +84,16 @@ fn filtered(by: &[u8], value: &[u8]) -> Option<Vec<&'static Command>> {
     }
     if by.eq_ignore_ascii_case(b"aclcat") {
         let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(value);
-        return Some(commands().filter(|command| categories(command).any(is)).collect());
+        return Some(with_subcommands().filter(|command| categories(command).any(is)).collect());
     }
     let pattern = by.eq_ignore_ascii_case(b"pattern");
-    pattern.then(|| commands().filter(|c| matches_nocase(value, c.name.as_bytes())).collect())
+    let matches = |command: &&Command| matches_nocase(value, command.name.as_bytes());
+    pattern.then(|| with_subcommands().filter(matches).collect())
+}
+
+/// Every command, each followed by its subcommands.
+fn with_subcommands() -> impl Iterator<Item = &'static Command> {
+    commands().flat_map(|command| std::iter::once(command).chain(command.subcommands))
 }
 
 /// The command, or `container|subcommand`, of this name.
@@ -162,16 +169,23 @@ fn docs(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 }
 
 fn write_docs(command: &Command, reply: &mut Reply<'_>) {
-    reply.bulk(command.name.as_bytes());
-    reply.map(if command.subcommands.is_empty() { 2 } else { 3 });
+    let Command { name, syntax, subcommands, .. } = *command;
+    let arguments = subcommands.is_empty() && has_arguments(name, syntax);
+    let more = arguments || !subcommands.is_empty();
+    reply.bulk(name.as_bytes());
+    reply.map(2 + usize::from(more));
     reply.bulk(b"summary");
     reply.bulk(command.summary.as_bytes());
     reply.bulk(b"group");
     reply.bulk(command.group.name().as_bytes());
-    if !command.subcommands.is_empty() {
+    if arguments {
+        reply.bulk(b"arguments");
+        write_arguments(name, syntax, reply);
+    }
+    if !subcommands.is_empty() {
         reply.bulk(b"subcommands");
-        reply.map(command.subcommands.len());
-        command.subcommands.iter().for_each(|sub| write_docs(sub, reply));
+        reply.map(subcommands.len());
+        subcommands.iter().for_each(|sub| write_docs(sub, reply));
     }
 }
 
@@ -204,7 +218,8 @@ mod tests {
             ),
             (
                 "command docs strlen",
-                "*2 $6 strlen *4 $7 summary $30 The length of a value in bytes $5 group $6 string",
+                "*2 $6 strlen *6 $7 summary $30 The length of a value in bytes $5 group $6 string \
+                 $9 arguments *1 *4 $4 name $3 key $4 type $3 key",
             ),
             ("command list filterby pattern bitf*", "*2 $8 bitfield $11 bitfield_ro"),
             ("command list filterby module x", "*0"),

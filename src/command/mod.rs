@@ -41,6 +41,7 @@ mod rdb;
 mod server;
 mod slowlog;
 mod string;
+mod syntax;
 mod table;
 
 #[cfg(test)]

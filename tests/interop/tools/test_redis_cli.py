@@ -151,12 +151,15 @@ class Terminal(unittest.TestCase):
         self.enter(b"incr color", rb"\(error\) ERR value is not an integer or out of range")
         self.enter(b"get nothing", rb"\(nil\)")
 
-    def test_completion_and_help(self):
-        self.type(b"strl\t")
+    def test_hints_and_help(self):
+        """What words come next, TAB, and HELP: all from COMMAND DOCS, where the server has it."""
+        self.type(b"getrange k")
+        self.expect(rb"start end")
+        self.type(b"\x15strl\t")
         self.expect(rb"(?i)strlen")
         self.type(b"\x15help getdel\r")
         # Colours are between the words.
-        self.expect(rb"GETDEL")
+        self.expect(rb"GETDEL.{0,16}key")
         self.expect(rb"summary:")
 
 
