@@ -1,9 +1,9 @@
 //! All keys and values of a server, page by page.
 //!
 //! ```text
-//! RANGE start + LIMIT n  ->  key value key value ...     start: behind the last key of the page
-//! SCAN cursor, MGET key ...                              where the server has no RANGE
-//! PEXPIRETIME key, pipelined                             for each key of a page
+//! PREFIX prefix AFTER key LIMIT n  ->  key value key value ...   key: the last one of the page before
+//! SCAN cursor, MGET key ...                                      where the server has no PREFIX
+//! PEXPIRETIME key, pipelined                                     for each key of a page
 //! ```
 //!
 //! Pages are kept to about [`PAGE_BYTES`], so memory does not grow with the store. A walk is no
@@ -40,8 +40,8 @@ type Cursor = Vec<u8>;
 enum Next {
     /// Nothing was asked yet.
     Start,
-    /// In order, from this key on.
-    Range(Vec<u8>),
+    /// In order, behind this key.
+    Prefix(Vec<u8>),
     /// In the server's order: keys whose values are to be fetched, last one first, and then from
     /// this cursor on, if there is more.
     Scan(Keys, Option<Cursor>),
@@ -58,7 +58,7 @@ impl<'c> Walk<'c> {
         loop {
             let mut page = match std::mem::replace(&mut self.next, Next::End) {
                 Next::Start => self.start()?,
-                Next::Range(start) => self.range(start)?,
+                Next::Prefix(last) => self.prefix(Some(&last))?,
                 Next::Scan(keys, cursor) => self.scan(keys, cursor)?,
                 Next::End => return Ok(None),
             };
@@ -71,9 +71,9 @@ impl<'c> Walk<'c> {
         }
     }
 
-    /// The first page decides whether there is a RANGE.
+    /// The first page decides whether there is a PREFIX.
     fn start(&mut self) -> Result<Vec<JsonEntry>> {
-        match self.range(start_of(&self.prefix)) {
+        match self.prefix(None) {
             Err(KvsError::Server(_)) => {
                 self.next = Next::Scan(Vec::new(), Some(b"0".into()));
                 Ok(Vec::new())
@@ -82,19 +82,19 @@ impl<'c> Walk<'c> {
         }
     }
 
-    fn range(&mut self, start: Vec<u8>) -> Result<Vec<JsonEntry>> {
+    fn prefix(&mut self, after: Option<&[u8]>) -> Result<Vec<JsonEntry>> {
         let limit = self.limit.to_string();
-        let words: [&[u8]; 5] = [b"RANGE", &start, b"+", b"LIMIT", limit.as_bytes()];
-        let reply = self.client.command(&words)?;
-        let Value::Array(parts) = reply else { return Err(unexpected("RANGE", &reply)) };
-        let mut page = pairs(parts)?;
-        self.size_next(&page);
-        if let Some(last) = page.last()
-            && (last.key <= self.prefix || last.key.starts_with(&self.prefix))
-        {
-            self.next = Next::Range([&last.key[..], b"\0"].concat());
+        let mut words: Vec<&[u8]> = vec![b"PREFIX", &self.prefix, b"LIMIT", limit.as_bytes()];
+        if let Some(last) = after {
+            words.extend([&b"AFTER"[..], last]);
         }
-        page.retain(|entry| entry.key.starts_with(&self.prefix));
+        let reply = self.client.command(&words)?;
+        let Value::Array(parts) = reply else { return Err(unexpected("PREFIX", &reply)) };
+        let page = pairs(parts)?;
+        if let Some(last) = page.last().filter(|_| page.len() >= self.limit) {
+            self.next = Next::Prefix(last.key.clone());
+        }
+        self.size_next(&page);
         Ok(page)
     }
 
@@ -188,15 +188,6 @@ impl<'c> Walk<'c> {
     }
 }
 
-/// A bound at or shortly below `prefix` that RANGE does not take for one of its ends: `-`, `+`.
-fn start_of(prefix: &[u8]) -> Vec<u8> {
-    match prefix {
-        b"" => b"-".into(),
-        [sign @ (b'-' | b'+')] => vec![sign - 1, 0xFF],
-        _ => prefix.into(),
-    }
-}
-
 fn pairs(parts: Vec<Value>) -> Result<Vec<JsonEntry>> {
     let mut entries = Vec::with_capacity(parts.len() / 2);
     let mut parts = parts.into_iter();
@@ -205,7 +196,7 @@ fn pairs(parts: Vec<Value>) -> Result<Vec<JsonEntry>> {
             (Value::Bulk(key), Some(Value::Bulk(value))) => {
                 entries.push(JsonEntry { key, value, expires_at: None });
             }
-            other => return Err(unexpected("RANGE", &other)),
+            other => return Err(unexpected("PREFIX", &other)),
         }
     }
     Ok(entries)
@@ -228,11 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefixes_are_no_ends_and_no_patterns() {
-        assert_eq!(start_of(b""), b"-");
-        assert_eq!(start_of(b"-"), b",\xFF");
-        assert_eq!(start_of(b"+"), b"*\xFF");
-        assert_eq!(start_of(b"-a"), b"-a");
+    fn prefixes_are_no_patterns() {
         assert_eq!(escape_glob(b"a*[b]?\\"), b"a\\*\\[b\\]\\?\\\\");
     }
 }

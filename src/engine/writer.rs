@@ -380,7 +380,9 @@ impl Show<'_> {
             })
         });
         piece.segment.add_live(position.size() as i64);
-        self.ending.extend(group.expiry(staged).map(|at| Due { at, hash: staged.hash }));
+        if staged.expires {
+            self.ending.extend(group.expiry(staged).map(|at| Due { at, hash: staged.hash }));
+        }
         match old {
             Some(old) => self.dead(old),
             None => self.new.push(i),
