@@ -91,7 +91,9 @@ impl fmt::Display for KvsError {
                     "writes are refused since an earlier one failed ({cause}); reads go on; restart after mending the disk"
                 )
             }
-            KvsError::NoSpace => f.write_str("no space left on the disk for writes"),
+            KvsError::NoSpace => f.write_str(
+                "no space left on the disk: values are refused until there is room; reads and deletes go on",
+            ),
             KvsError::TooLarge { what, len, limit } => {
                 write!(f, "{what} of {len} bytes is over the limit of {limit} bytes")
             }

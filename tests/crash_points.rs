@@ -12,158 +12,22 @@
 
 mod engine_support;
 mod simfs;
+#[path = "simfs/workload.rs"]
+mod workload;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use engine_support::{Model, Random, contents, seed};
 use kvs::KvStore;
-use kvs::engine::{Batch, Fsync, Options, Txn, WriteJob};
+use kvs::engine::{Batch, Fsync};
 use kvs::stats::EngineStats;
 use simfs::{Loss, Op, Replay, SimFs};
+use workload::{Step, options};
 
-const DIR: &str = "/sim";
-/// When a record ends that shall not end.
-const FAR: u64 = 4_000_000_000_000;
 /// Of how many crash points one has its recovery crash, too.
 const SAMPLE: usize = 12;
-
-fn options(disk: &SimFs, fsync: Fsync) -> Options {
-    Options::new(DIR).fs(disk.shared()).fsync(fsync).segment_bytes(4096).readers(1)
-}
-
-/// A key, and its value or nothing.
-type Change = (Vec<u8>, Option<Vec<u8>>);
-
-fn apply(model: &mut Model, (key, value): &Change) {
-    match value {
-        Some(value) => drop(model.insert(key.clone(), value.clone())),
-        None => drop(model.remove(key)),
-    }
-}
-
-/// What the workload does at a time.
-enum Step {
-    Put(Vec<u8>, Vec<u8>),
-    /// Until then; 1 is long ago.
-    PutUntil(u64, Vec<u8>, Vec<u8>),
-    Delete(Vec<u8>),
-    /// One unit.
-    Batch(Vec<Change>),
-    /// A unit each, in one group commit.
-    Group(Vec<Change>),
-    Clear,
-    Compact,
-    Reopen,
-}
-
-impl Step {
-    fn random(random: &mut Random) -> Step {
-        fn key(random: &mut Random) -> Vec<u8> {
-            format!("key{:02}", random.below(24)).into_bytes()
-        }
-        fn value(random: &mut Random) -> Vec<u8> {
-            let len = if random.below(8) == 0 { 1500 } else { random.below(200) };
-            random.bytes(len as usize)
-        }
-        fn changes(random: &mut Random) -> Vec<Change> {
-            let change = |random: &mut Random| {
-                let (key, value) = (key(random), value(random));
-                (key, (random.below(4) > 0).then_some(value))
-            };
-            (0..2 + random.below(6)).map(|_| change(random)).collect()
-        }
-        match random.below(25) {
-            0..8 => Step::Put(key(random), value(random)),
-            8..11 => Step::Delete(key(random)),
-            11..15 => Step::Batch(changes(random)),
-            15..18 => Step::Group(changes(random)),
-            18 => Step::PutUntil(1, key(random), value(random)),
-            19 => Step::PutUntil(FAR, key(random), value(random)),
-            20 if random.below(2) == 0 => Step::Clear,
-            20..23 => Step::Compact,
-            _ => Step::Reopen,
-        }
-    }
-
-    /// The contents after each unit of it.
-    fn leads_to(&self, from: &Model) -> Vec<Model> {
-        let mut model = from.clone();
-        match self {
-            Step::Put(key, value) => apply(&mut model, &(key.clone(), Some(value.clone()))),
-            Step::PutUntil(FAR, key, value) => {
-                apply(&mut model, &(key.clone(), Some(value.clone())))
-            }
-            Step::PutUntil(_, key, _) | Step::Delete(key) => drop(model.remove(key)),
-            Step::Batch(changes) => changes.iter().for_each(|change| apply(&mut model, change)),
-            Step::Clear => model.clear(),
-            Step::Group(changes) => {
-                let units = changes.iter().map(|change| {
-                    apply(&mut model, change);
-                    model.clone()
-                });
-                return units.collect();
-            }
-            Step::Compact | Step::Reopen => return Vec::new(),
-        }
-        vec![model]
-    }
-
-    /// Takes the step, which is acknowledged when this returns.
-    fn take(self, store: KvStore, open: impl Fn() -> KvStore) -> KvStore {
-        match self {
-            Step::Put(key, value) => store.put(key, value).unwrap(),
-            Step::PutUntil(at, key, value) => {
-                store.update(move |txn| txn.put(0, &key, &value, Some(at))).unwrap();
-            }
-            Step::Delete(key) => drop(store.delete(key).unwrap()),
-            Step::Batch(changes) => {
-                let mut batch = Batch::new();
-                for (key, value) in changes {
-                    match value {
-                        Some(value) => batch.put(key, value),
-                        None => batch.delete(key),
-                    };
-                }
-                store.write(batch).unwrap();
-            }
-            Step::Group(changes) => {
-                let (done, finished) = mpsc::channel();
-                assert!(store.submit(Box::new(Group { changes, done })).is_ok());
-                finished.recv().unwrap().unwrap();
-            }
-            Step::Clear => store.clear().unwrap(),
-            Step::Compact => store.compact().unwrap(),
-            Step::Reopen => {
-                drop(store);
-                return open();
-            }
-        }
-        store
-    }
-}
-
-struct Group {
-    changes: Vec<Change>,
-    done: mpsc::Sender<kvs::Result<()>>,
-}
-
-impl WriteJob for Group {
-    fn stage(&mut self, txn: &mut Txn<'_>) {
-        for (key, value) in &self.changes {
-            let staged = txn.unit(|txn| match value {
-                Some(value) => txn.put(0, key, value, None),
-                None => txn.delete(0, key).map(drop),
-            });
-            staged.unwrap();
-        }
-    }
-
-    fn finish(self: Box<Self>, outcome: kvs::Result<()>) {
-        self.done.send(outcome).unwrap();
-    }
-}
 
 // The marks that a run leaves in the journal.
 fn begun(units: usize) -> u64 {
@@ -238,16 +102,16 @@ struct Run {
 impl Run {
     fn new(seed: u64, fsync: Fsync, steps: usize) -> Run {
         let (disk, mut states, mut random) = (SimFs::new(), vec![Model::new()], Random(seed));
-        let open = || options(&disk, fsync).open().unwrap();
-        let mut store = open();
+        let open = || options(&disk, fsync).open();
+        let mut store = Some(open().unwrap());
         for _ in 0..steps {
             let step = Step::random(&mut random);
             states.extend(step.leads_to(&states[states.len() - 1]));
             disk.mark(begun(states.len() - 1));
-            store = step.take(store, open);
+            step.take(&mut store, open).unwrap();
             disk.mark(acknowledged(states.len() - 1));
         }
-        assert!(contents(&store) == states[states.len() - 1], "without any crash");
+        assert!(contents(store.as_ref().unwrap()) == states[states.len() - 1], "without any crash");
         drop(store);
         Run { fsync, disk, states }
     }

@@ -238,7 +238,9 @@ impl Compactor {
     /// the directory is within its bound.
     fn pick(&self) -> Option<Vec<Arc<Segment>>> {
         let (total, live) = self.core.space();
-        if total <= Self::bound(live) || self.is_fruitless(total, live) {
+        let full = self.core.reserve.is_full();
+        let bound = if full { live } else { Self::bound(live) };
+        if total <= bound || self.is_fruitless(total, live) {
             return None;
         }
         let mut segments = self.closed_segments();
@@ -249,11 +251,14 @@ impl Compactor {
         } else {
             segments.sort_by_key(|segment| segment.live() * 1000 / segment.len().max(1));
         }
-        let limit = (live / 16).max(self.core.segment_target());
+        let target = self.core.segment_target();
+        let limit = if full { target } else { target.max(live / 16) };
         let mut copied = 0;
         segments.retain(|segment| {
             let copies = segment.live() + segment.tombstones();
-            let fits = copied == 0 || (copied < limit && copied + copies <= MAX_MERGE);
+            // On a full disk, the output must fit into what the reserve was.
+            let most = if full { limit } else { MAX_MERGE };
+            let fits = copied == 0 || (copied < limit && copied + copies <= most);
             let take = segment.live() < segment.len() && fits;
             copied += if take { copies } else { 0 };
             take
@@ -268,7 +273,8 @@ impl Compactor {
     /// Whether a merge would win next to nothing, as the last one did, because too little has
     /// changed since: what takes the space are tombstones that are still needed.
     fn is_fruitless(&self, total: u64, live: u64) -> bool {
-        let step = self.core.segment_target();
+        let full = self.core.reserve.is_full();
+        let step = self.core.segment_target() / if full { 8 } else { 1 };
         self.fruitless.is_some_and(|(total_then, live_then)| {
             total < total_then + step && live + step > live_then
         })
@@ -325,7 +331,7 @@ impl Compactor {
     /// Waits as long as `bytes` may take at the given rate; not at all when space is short.
     fn pace(&mut self, bytes: usize) -> Result<(), Closing> {
         let (total, live) = self.core.space();
-        let hurry = total > Self::bound(live) + live / 8;
+        let hurry = total > Self::bound(live) + live / 8 || self.core.reserve.is_full();
         let wait = if hurry {
             Duration::ZERO
         } else {

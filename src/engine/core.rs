@@ -14,6 +14,7 @@ use super::expiry::Expiry;
 use super::fs::Fs;
 use super::keydir::{KeyHasher, Keydir};
 use super::manifest::Manifest;
+use super::reserve::Reserve;
 use super::segment::Segment;
 use super::segments::Segments;
 use super::snapshot::Snapshots;
@@ -36,6 +37,7 @@ pub struct Core {
     databases: Vec<EpochCell<Arc<Keydir>>>,
     pub(super) segments: Segments,
     pub(super) snapshots: Snapshots,
+    pub(super) reserve: Reserve,
     pub(super) expiry: Expiry,
     pub(super) manifest: Mutex<Manifest>,
     /// Held while the compactor moves keys, and while a database is cleared: a move into an index
@@ -68,6 +70,7 @@ impl Core {
             databases: (0..DATABASES).map(|_| keydir()).collect(),
             segments: Segments::default(),
             snapshots: Snapshots::default(),
+            reserve: Reserve::default(),
             expiry: Expiry::default(),
             manifest: Mutex::new(manifest),
             moving: Mutex::default(),

@@ -4,6 +4,7 @@
 //!   LOCK           locked while a process has the store open; holds its pid
 //!   ENGINE         the name of the engine that made the directory
 //!   MANIFEST       which segments there are
+//!   RESERVE        zeros; its room is given back when the disk is full
 //!   00000007.log   a segment; numbers only ever grow
 //!   00000007.hint  the keys of that segment, sorted
 //!   *.tmp          being written; of no meaning until renamed
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub const LOCK: &str = "LOCK";
 /// The file that names the engine.
 pub const ENGINE: &str = "ENGINE";
+/// The file that keeps room for a full disk.
+pub const RESERVE: &str = "RESERVE";
 /// The manifest's name.
 pub const MANIFEST: &str = "MANIFEST";
 

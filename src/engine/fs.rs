@@ -45,6 +45,8 @@ pub trait Fs: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes the advisory lock of a file, creating it; `None` where someone else has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+    /// How many bytes there is room for beside a directory's files, where the system says so.
+    fn room(&self, dir: &Path) -> Option<u64>;
     /// What tells this run of the machine from those before and after it, where the system says so.
     /// While it is the same, nothing that was written is lost, synced or not.
     fn boot(&self) -> Option<String>;
@@ -156,6 +158,11 @@ impl Fs for OsFs {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn room(&self, dir: &Path) -> Option<u64> {
+        let told = rustix::fs::statvfs(dir).ok()?;
+        Some(told.f_bavail.saturating_mul(told.f_frsize))
     }
 
     fn boot(&self) -> Option<String> {

@@ -298,6 +298,8 @@ impl Group {
     pub fn seal(&mut self, first: usize, end: usize, after_sync: bool) {
         for (i, staged) in self.staged[first..end].iter().enumerate() {
             let bytes = &mut self.bytes[staged.start..staged.start + staged.size];
+            // It may have been sealed for another place before, where there was no room.
+            record::remove_flags(bytes, record::GROUP_START);
             if i == 0 && after_sync {
                 record::add_flags(bytes, record::GROUP_START);
             }

@@ -47,9 +47,16 @@ pub(super) fn write(core: &Core, hint: &Hint) -> Result<()> {
     let temporary = filename::temporary(&path);
     let doing = || KvsError::io(format!("write {}", path.display()));
     let _ = core.fs.remove(&temporary);
-    let file = core.fs.create(&temporary).map_err(doing())?;
-    file.write_all_at(hint.as_bytes(), 0).map_err(doing())?;
-    core.fs.rename(&temporary, &path).map_err(doing())
+    let written = core
+        .fs
+        .create(&temporary)
+        .and_then(|file| file.write_all_at(hint.as_bytes(), 0))
+        .and_then(|()| core.fs.rename(&temporary, &path));
+    if written.is_err() {
+        // The disk may be full: what is half there takes room.
+        let _ = core.fs.remove(&temporary);
+    }
+    written.map_err(doing())
 }
 
 /// Writes the hints of these segments, for a clean close. Several at a time, if there is much.

@@ -198,8 +198,12 @@ impl Manifest {
             return Err(doing()(error));
         }
         let file = fs.create(&temporary).map_err(doing())?;
-        file.write_all_at(text.as_bytes(), 0).map_err(doing())?;
-        file.sync_data().map_err(doing())?;
+        let written = file.write_all_at(text.as_bytes(), 0).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // The disk may be full: what is half there takes room.
+            let _ = fs.remove(&temporary);
+        }
+        written.map_err(doing())?;
         Ok(Manifest { fs: Arc::clone(fs), path, file, len: text.len() as u64, next, segments })
     }
 
@@ -229,8 +233,8 @@ impl Manifest {
         let manifest = Manifest { fs: Arc::clone(fs), path, file, len, next, segments };
         if len < bytes.len() as u64 {
             log::warn!("{}: dropped an unfinished edit at byte {len}", manifest.path.display());
-            // The unfinished line goes before anything is appended behind it.
-            return Manifest::create(fs, manifest.path, manifest.next, manifest.segments);
+            // It goes before anything is appended behind it.
+            manifest.file.set_len(len).map_err(KvsError::io("cut off an unfinished edit"))?;
         }
         // A killed process may have left an edit, or a new file, that is not durable. Files are about
         // to be removed because of it.
@@ -256,8 +260,10 @@ impl Manifest {
         let edit = Edit { next: self.next, add: add.to_vec(), remove: remove.to_vec() };
         let line = edit.line()?;
         if let Err(error) = self.append(line.as_bytes()) {
-            let final_one = matches!(error, KvsError::Poisoned { .. });
-            return Err(if final_one { error } else { self.cut_off().err().unwrap_or(error) });
+            // Also after a failed sync: the next open shall not find in memory what the disk has not.
+            let cut = self.file.set_len(self.len).map_err(|error| self.unknown(&error));
+            let is_final = matches!(error, KvsError::Poisoned { .. });
+            return Err(if is_final { error } else { cut.err().unwrap_or(error) });
         }
         self.len += line.len() as u64;
         self.segments.extend(add);
@@ -286,11 +292,6 @@ impl Manifest {
             }
         }
         Ok(())
-    }
-
-    /// Takes back what a failed append has left.
-    fn cut_off(&self) -> Result<()> {
-        self.file.set_len(self.len).map_err(|error| self.unknown(&error))
     }
 
     fn unknown(&self, error: &std::io::Error) -> KvsError {

@@ -35,6 +35,7 @@ mod range;
 pub mod record;
 mod recovery;
 pub mod repair;
+mod reserve;
 pub mod scan;
 pub mod segment;
 pub mod segments;

@@ -3,11 +3,13 @@
 //! with it.
 //!
 //! Thread: `kvs-prepare` fills, the writer asks and takes. A prepared segment is a file that the
-//! manifest does not list: one that is never used goes with the next open, or with the close.
+//! manifest does not list: one that is never used goes with the next open, or with the close. The
+//! same thread keeps the reserve ([`reserve`](super::reserve)).
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 
 use super::core::{Core, lock};
 use super::segment::{HEADER, Origin, Segment};
@@ -23,6 +25,9 @@ const LARGE_GROUP: usize = 64 * 1024;
 const GROUPS: usize = 16;
 /// Zeros are written and synced in steps of so many bytes, so that no commit waits long for them.
 const STEP: usize = 1024 * 1024;
+
+/// How often a full disk is looked at again.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The writer asks for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +77,11 @@ impl Preparer {
 /// The thread's body: runs until the writer is gone.
 pub(super) fn run(core: &Core, requests: &Receiver<Request>, ready: &Ready) {
     let mut asked = None;
-    while let Some(request) = asked.take().or_else(|| requests.recv().ok()) {
+    while let Some(request) = asked.take().or_else(|| next(core, requests)) {
+        core.reserve.keep(core);
+        if core.reserve.is_full() {
+            continue;
+        }
         // Two requests may have come while one segment was filled.
         if lock(ready).as_ref().is_some_and(|segment| segment.number() > request.active) {
             continue;
@@ -85,6 +94,17 @@ pub(super) fn run(core: &Core, requests: &Receiver<Request>, ready: &Ready) {
             Ok(None) => return,
             // The writer makes do with a plain one.
             Err(error) => log::warn!("cannot prepare a segment: {error}"),
+        }
+    }
+}
+
+/// The next request; `None` once the writer is gone.
+fn next(core: &Core, requests: &Receiver<Request>) -> Option<Request> {
+    loop {
+        match requests.recv_timeout(LOOK) {
+            Ok(request) => return Some(request),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => core.reserve.look_again(core),
         }
     }
 }

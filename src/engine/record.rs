@@ -147,6 +147,11 @@ pub fn add_flags(record: &mut [u8], flags: u8) {
     record[7] |= flags;
 }
 
+/// Takes `flags` away from the record that `record` holds from its first byte.
+pub fn remove_flags(record: &mut [u8], flags: u8) {
+    record[7] &= !flags;
+}
+
 /// The expiry in the header of a record that [`append`] made.
 pub fn expiry_of(record: &[u8]) -> Option<u64> {
     if record.get(7)? & EXPIRES == 0 { None } else { long(record, HEADER) }

@@ -106,6 +106,11 @@ impl Reader {
         &self.core.stats
     }
 
+    /// Whether the disk is full: values are refused until there is room.
+    pub fn disk_is_full(&self) -> bool {
+        self.core.reserve.is_full()
+    }
+
     /// An error once the store refuses writes.
     pub fn health(&self) -> Result<()> {
         self.core.check_poison()

@@ -239,6 +239,7 @@ impl<'w> Txn<'w> {
         expires_at: Option<u64>,
     ) -> Result<()> {
         record::check_lengths(key.len(), value.len())?;
+        self.writer.core().reserve.check()?;
         self.push(database, Change::Put, key, value, expires_at)
     }
 

@@ -12,7 +12,6 @@
 //! - of the segments that a writer wrote, the active one has the largest number.
 //! - a record's sequence number is larger than that of every record before it.
 
-use std::io;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -25,6 +24,7 @@ use super::group::{Change, Group, Staged};
 use super::keydir::Keydir;
 use super::position::{self, Position};
 use super::preparer::Preparer;
+use super::reserve;
 use super::segment::{HEADER, Origin, Segment};
 use super::snapshot::Overlay;
 use super::syncer::Unsynced;
@@ -115,37 +115,52 @@ impl Writer {
 
     fn commit_staged(&mut self) -> Result<()> {
         self.core.check_poison()?;
-        let left = self.left.len();
-        match self.write() {
-            Ok(pieces) => {
-                self.count();
-                self.show(&pieces);
-                self.tell_helpers();
-                Ok(())
-            }
-            Err(error) if is_no_space(&error) => {
-                if let Err(cause) = self.cut_off(left) {
-                    self.core.poison(&cause);
-                }
-                Err(KvsError::NoSpace)
-            }
-            Err(error) => {
-                self.core.poison(&error);
-                Err(error)
-            }
+        let written = match self.try_to_write() {
+            // Without the reserve there may be room.
+            Err(KvsError::NoSpace) if self.core.reserve.release(&self.core) => self.try_to_write(),
+            written => written,
+        };
+        if let Ok(pieces) = &written {
+            self.count();
+            self.show(pieces);
         }
+        if self.core.check_poison().is_ok() {
+            self.tell_helpers();
+        }
+        written.map(drop)
     }
 
-    /// Cuts off what was written of a group that found no room: in the segments that were left for
-    /// it, which are the `left`th and later ones, and in the active one. None of it was published.
-    fn cut_off(&mut self, left: usize) -> Result<()> {
+    /// Writes the group; leaves no trace of it where that fails.
+    fn try_to_write(&mut self) -> Result<Vec<Piece>> {
+        let left = self.left.len();
+        let error = match self.write() {
+            Ok(pieces) => return Ok(pieces),
+            Err(error) => error,
+        };
+        let full = is_no_space(&error);
+        let cut = self.cut_off(left, !matches!(error, KvsError::Poisoned { .. }));
+        if !full {
+            self.core.poison(&error);
+            return Err(error);
+        }
+        if let Err(cause) = cut {
+            self.core.poison(&cause);
+        }
+        Err(KvsError::NoSpace)
+    }
+
+    /// Cuts off what was written of a group that failed: in the segments that were left for it,
+    /// which are the `left`th and later ones, and in the active one. None of it was published, and
+    /// the next open shall find none of it. If it was the sync that failed, the active one is not
+    /// synced again.
+    fn cut_off(&mut self, left: usize, sync: bool) -> Result<()> {
         for segment in &self.left[left..] {
             segment.file().set_len(segment.len())?;
-            // Only the newest segment may have a torn end.
             segment.sync()?;
         }
         self.tail = self.active.len();
-        Ok(self.active.file().set_len(self.tail)?)
+        self.active.file().set_len(self.tail)?;
+        if sync { self.active.sync() } else { Ok(()) }
     }
 
     fn tell_helpers(&mut self) {
@@ -318,9 +333,7 @@ fn free_replaced(records: usize) {
 
 fn is_no_space(error: &KvsError) -> bool {
     match error {
-        KvsError::Io { source, .. } => {
-            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        }
+        KvsError::Io { source, .. } => reserve::is_no_space(source.kind()),
         _ => false,
     }
 }

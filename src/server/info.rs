@@ -131,7 +131,8 @@ fn persistence(shared: &Shared, text: &mut String) {
         _ => None,
     };
     let cause = store.and_then(|store| store.reader().health().err());
-    let status = if cause.is_none() { "ok" } else { "err" };
+    let full = store.is_some_and(|store| store.reader().disk_is_full());
+    let status = if cause.is_none() && !full { "ok" } else { "err" };
     put(text, "loading", u8::from(shared.backend.get().is_none()));
     put(text, "async_loading", 0);
     put(text, "aof_enabled", u8::from(store.is_some()));
@@ -143,6 +144,7 @@ fn persistence(shared: &Shared, text: &mut String) {
         let (total, live) = store.reader().space();
         put(text, "aof_current_size", total);
         put(text, "aof_base_size", live);
+        put(text, "disk_full", u8::from(full));
     }
     if let Some(cause) = cause {
         put(text, "writes_refused_since", cause);

@@ -45,7 +45,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::config::{Config, EngineKind};
-use crate::engine::fs::OsFs;
+use crate::engine::fs::{Fs, OsFs};
 use crate::engine::{DATABASES, KvsEngine, MemoryEngine, Options, name_engine};
 use crate::error::{KvsError, Result};
 use crate::reactor::{self, Listener, OutputLimits, Reactor};
@@ -72,8 +72,13 @@ pub struct Server {
 impl Server {
     /// Listens at once, and opens the store of the configuration in the background.
     pub fn start(config: Config) -> Result<Server> {
+        Server::start_on(config, Arc::new(OsFs))
+    }
+
+    /// The same, with the store on another file system.
+    pub fn start_on(config: Config, fs: Arc<dyn Fs>) -> Result<Server> {
         let open = config.clone();
-        Server::start_with(config, move |shared| open_backend(&open, shared))
+        Server::start_with(config, move |shared| open_backend(&open, fs, shared))
     }
 
     /// A server for any engine whose calls block, on `threads` threads.
@@ -178,10 +183,11 @@ fn open_in_background(
     }
 }
 
-fn open_backend(config: &Config, shared: &Shared) -> Result<Backend> {
+fn open_backend(config: &Config, fs: Arc<dyn Fs>, shared: &Shared) -> Result<Backend> {
     match config.engine {
         EngineKind::Kvs => {
             let store = Options::new(&config.dir)
+                .fs(fs)
                 .fsync(config.fsync)
                 .segment_bytes(config.segment_bytes)
                 .readers(config.readers)
@@ -197,9 +203,8 @@ fn open_backend(config: &Config, shared: &Shared) -> Result<Backend> {
         }
         EngineKind::Memory => {
             let dir = &config.dir;
-            std::fs::create_dir_all(dir)
-                .map_err(KvsError::io(format!("create {}", dir.display())))?;
-            name_engine(&OsFs, dir, EngineKind::Memory)?;
+            fs.create_dir(dir).map_err(KvsError::io(format!("create {}", dir.display())))?;
+            name_engine(&*fs, dir, EngineKind::Memory)?;
             let engine = BlockingEngine::new(MemoryEngine::new(), config.readers as u32)?;
             log::info!("ready: keys are kept in memory only");
             Ok(Backend::Blocking(engine))

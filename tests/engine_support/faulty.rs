@@ -106,6 +106,10 @@ impl Fs for Faulty {
         OsFs.lock(path)
     }
 
+    fn room(&self, dir: &Path) -> Option<u64> {
+        OsFs.room(dir)
+    }
+
     fn boot(&self) -> Option<String> {
         OsFs.boot()
     }

@@ -416,6 +416,11 @@ impl Fs for SimFs {
         Ok(Some(Box::new(Held { disk: self.clone(), path: path.to_owned() })))
     }
 
+    fn room(&self, _dir: &Path) -> Option<u64> {
+        let disk = self.disk();
+        disk.capacity.map(|capacity| capacity.saturating_sub(disk.used()))
+    }
+
     fn boot(&self) -> Option<String> {
         Some(format!("boot {}", self.disk().boot))
     }

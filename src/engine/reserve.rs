@@ -1,0 +1,124 @@
+//! What goes on when the disk is full: a file of zeros, whose room is given back for deletes and
+//! compaction, and the refusal of writes that would fill the disk again.
+//!
+//! `kvs-prepare` makes the file beside the segments and keeps its size in step with theirs. When a
+//! group commit meets a full disk, the writer lets go of it and tries that group once more; from
+//! then on values are refused ([`Reserve::check`]), while tombstones are not. When there is room for
+//! the file again, and for a segment, `kvs-prepare` makes it anew and values are taken again.
+//!
+//! Invariant: while the file is being made or given back, nobody else does either.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::core::{Core, lock};
+use super::filename;
+use crate::error::{KvsError, Result};
+
+/// Zeros are written in steps of so many bytes.
+const STEP: usize = 1024 * 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Reserve {
+    full: AtomicBool,
+    /// Held while the file is changed.
+    file: Mutex<()>,
+}
+
+impl Reserve {
+    /// An error while the disk is full.
+    pub fn check(&self) -> Result<()> {
+        if self.is_full() { Err(KvsError::NoSpace) } else { Ok(()) }
+    }
+
+    /// Whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// For the writer, which has met a full disk: gives the room back. Whether there was any.
+    pub(super) fn release(&self, core: &Core) -> bool {
+        let _alone = lock(&self.file);
+        if !self.full.swap(true, Ordering::AcqRel) {
+            log::error!(
+                "the disk is full: values are refused until there is room; reads and deletes go on"
+            );
+        }
+        core.fs.remove(&path(core)).is_ok()
+    }
+
+    /// For `kvs-prepare`: makes the file as large as it is to be by now. If there is no room for
+    /// that, the disk counts as full.
+    pub(super) fn keep(&self, core: &Core) {
+        if self.is_full() {
+            return;
+        }
+        let alone = lock(&self.file);
+        match make(core, size(core)) {
+            Ok(()) => {}
+            Err(error) if is_no_space(error.kind()) => {
+                drop(alone);
+                self.release(core);
+            }
+            Err(error) => log::warn!("cannot keep a reserve of space: {error}"),
+        }
+    }
+
+    /// For `kvs-prepare`, now and then: ends the full state if there is room.
+    pub(super) fn look_again(&self, core: &Core) {
+        if !self.is_full() {
+            return;
+        }
+        let needed = size(core) + core.segment_target();
+        if core.fs.room(&core.dir).is_some_and(|room| room < needed) {
+            return;
+        }
+        let _alone = lock(&self.file);
+        match make(core, size(core)) {
+            Ok(()) => {
+                self.full.store(false, Ordering::Release);
+                log::info!("there is room on the disk again: values are taken");
+            }
+            Err(_) => drop(core.fs.remove(&path(core))),
+        }
+    }
+}
+
+/// Whether an error means that the disk, or what we may use of it, is full.
+pub(super) fn is_no_space(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn path(core: &Core) -> PathBuf {
+    core.dir.join(filename::RESERVE)
+}
+
+/// A merge's output in the full state, and a sixteenth of that for tombstones.
+fn size(core: &Core) -> u64 {
+    core.segment_target() + core.segment_target() / 16
+}
+
+/// Makes the file `size` bytes long. It must take that room, so it is written, and synced, since
+/// the next open believes its length.
+fn make(core: &Core, size: u64) -> io::Result<()> {
+    let path = path(core);
+    let file = match core.fs.open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => core.fs.create(&path)?,
+        opened => opened?,
+    };
+    let mut at = file.len()?;
+    if at > size * 2 {
+        file.set_len(size)?;
+    }
+    let zeros = vec![0u8; STEP.min(size as usize)];
+    while at < size {
+        let step = (size - at).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..step as usize], at)?;
+        file.sync_data()?;
+        at += step;
+    }
+    Ok(())
+}
