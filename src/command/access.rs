@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::client::{ClientFilter, Replies};
 use super::latency::Latency;
+use super::memory::MemoryUse;
 use super::slowlog::SlowEntry;
 use crate::error::KvsError;
 use crate::protocol::Version;
@@ -239,6 +240,22 @@ pub trait Client {
     }
     /// Forgets them.
     fn forget_slow(&mut self) {}
+    /// What the process takes.
+    fn memory(&self) -> MemoryUse {
+        MemoryUse::default()
+    }
+    /// Whether a write is on the disk before it is answered.
+    fn writes_are_durable(&self) -> bool {
+        true
+    }
+    /// Compacts the whole store in the background; false if that is under way already.
+    fn start_compaction(&mut self) -> Result<bool, Abort> {
+        Ok(true)
+    }
+    /// Whether expired keys are removed in the background.
+    fn set_active_expiry(&mut self, active: bool) {
+        let _ = active;
+    }
     /// How long commands took, of those that were called.
     fn latencies(&self) -> Vec<Latency>;
     /// Sets the counters that INFO shows back to zero, as far as they can be.

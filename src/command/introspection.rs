@@ -2,9 +2,13 @@
 //! subcommands.
 
 use super::errors::SYNTAX;
+use super::key_use::{KeyUse, flags_of_request, key_uses};
 use super::syntax::{has_arguments, write_arguments};
-use super::table::key_places;
-use super::{Client, Command, Flags, Group, Keys, Outcome, Run, commands, lookup, matches_nocase};
+use super::table::places;
+use super::{
+    Abort, Client, Command, Flags, Group, Keys, Outcome, Run, commands, keys_of, lookup,
+    matches_nocase,
+};
 use crate::protocol::{Args, Reply};
 
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
@@ -32,6 +36,12 @@ const SUBCOMMANDS: &[Command] = &[
     Command::new(Group::Server, "command|getkeys", -4, Run::Local(getkeys))
         .flags(ALWAYS)
         .help("COMMAND GETKEYS command [word ...]", "The keys among the words of a request"),
+    Command::new(Group::Server, "command|getkeysandflags", -4, Run::Local(getkeysandflags))
+        .flags(ALWAYS)
+        .help(
+            "COMMAND GETKEYSANDFLAGS command [word ...]",
+            "The same, with what is done with each key",
+        ),
     Command::new(Group::Server, "command|help", 2, Run::Local(container_help))
         .flags(ALWAYS)
         .help("COMMAND HELP", "Lists these subcommands"),
@@ -131,17 +141,47 @@ fn write_info(command: &Command, reply: &mut Reply<'_>) {
     reply.set(categories(command).count());
     categories(command).for_each(|name| reply.simple(&format!("@{name}")));
     reply.array(0);
-    reply.array(0);
+    let uses = key_uses(command);
+    reply.array(uses.len());
+    uses.iter().for_each(|used| write_key_use(used, reply));
     reply.array(command.subcommands.len());
     command.subcommands.iter().for_each(|sub| write_info(sub, reply));
 }
 
+/// A key specification: which words are keys, and what is done with them.
+fn write_key_use(used: &KeyUse, reply: &mut Reply<'_>) {
+    let Keys { first, last, step } = used.keys;
+    // It counts from the first key on, or from the end.
+    let last = if last < 0 { last } else { last - first };
+    reply.map(3);
+    reply.bulk(b"flags");
+    reply.set(used.flags.split(' ').count());
+    used.flags.split(' ').for_each(|flag| reply.simple(flag));
+    write_search("begin_search", "index", &[("index", first)], reply);
+    let range = [("lastkey", last), ("keystep", step), ("limit", 0)];
+    write_search("find_keys", "range", &range, reply);
+}
+
+fn write_search(name: &str, kind: &str, spec: &[(&str, i8)], reply: &mut Reply<'_>) {
+    reply.bulk(name.as_bytes());
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(kind.as_bytes());
+    reply.bulk(b"spec");
+    reply.map(spec.len());
+    for (name, value) in spec {
+        reply.bulk(name.as_bytes());
+        reply.integer((*value).into());
+    }
+}
+
 /// The categories that Redis's access lists would know the command by.
-fn categories(command: &Command) -> impl Iterator<Item = &'static str> + Clone {
+pub(super) fn categories(command: &Command) -> impl Iterator<Item = &'static str> + Clone {
     let flags = command.flags;
     let family = match command.group {
         Group::Generic => Some("keyspace"),
         Group::Server => None,
+        Group::Cluster => Some("connection"),
         group => Some(group.name()),
     };
     let has = move |flag, name| flags.contain(flag).then_some(name);
@@ -189,19 +229,47 @@ fn write_docs(command: &Command, reply: &mut Reply<'_>) {
     }
 }
 
-fn getkeys(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let command = lookup(&args[2]).ok_or("ERR Invalid command specified")?;
+/// The command that GETKEYS is asked about, which has keys and takes so many words.
+fn keyed_command(words: Args<'_>) -> Result<&'static Command, Abort> {
+    const INVALID: &str = "ERR Invalid command specified";
+    let command = lookup(&words[0]).ok_or(INVALID)?;
+    let command = match words.get(1) {
+        Some(name) if !command.subcommands.is_empty() => command.subcommand(name).ok_or(INVALID)?,
+        _ => command,
+    };
     if command.keys == Keys::NONE {
         return Err("ERR The command has no key arguments".into());
     }
-    let words = args.len() - 2;
-    if !command.takes(words) {
+    if !command.takes(words.len()) {
         return Err("ERR Invalid number of arguments specified for command".into());
     }
-    let keys: Vec<&[u8]> =
-        key_places(command, words).filter_map(|place| args.get(2 + place)).collect();
+    Ok(command)
+}
+
+fn getkeys(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let words = args.from(2);
+    let keys: Vec<&[u8]> = keys_of(keyed_command(words)?, words).collect();
     reply.array(keys.len());
     keys.iter().for_each(|key| reply.bulk(key));
+    Ok(())
+}
+
+fn getkeysandflags(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let words = args.from(2);
+    let command = keyed_command(words)?;
+    let mut keys: Vec<(&[u8], &str)> = Vec::new();
+    for used in key_uses(command) {
+        let flags = flags_of_request(command, used.flags, words);
+        let found = places(used.keys, words.len()).filter_map(|place| words.get(place));
+        keys.extend(found.map(|key| (key, flags)));
+    }
+    reply.array(keys.len());
+    for (key, flags) in keys {
+        reply.array(2);
+        reply.bulk(key);
+        reply.set(flags.split(' ').count());
+        flags.split(' ').for_each(|flag| reply.simple(flag));
+    }
     Ok(())
 }
 
@@ -214,7 +282,7 @@ mod tests {
         transcript(&[
             (
                 "command info get nosuch",
-                "*2 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@string +@read +@fast *0 *0 *0 $-1",
+                "*2 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@string +@read +@fast *0 *1 *6 $5 flags *2 +RO +access $12 begin_search *4 $4 type $5 index $4 spec *2 $5 index :1 $9 find_keys *4 $4 type $5 range $4 spec *6 $7 lastkey :0 $7 keystep :1 $5 limit :0 *0 $-1",
             ),
             (
                 "command docs strlen",
@@ -226,6 +294,13 @@ mod tests {
             ("command list x", "-ERR syntax error"),
             ("command getkeys mset a 1 b 2", "*2 $1 a $1 b"),
             ("command getkeys bitop and x a b", "*3 $1 x $1 a $1 b"),
+            ("command getkeys object encoding k", "*1 $1 k"),
+            ("command getkeysandflags set a b", "*1 *2 $1 a *2 +OW +update"),
+            ("command getkeysandflags set a b get", "*1 *2 $1 a *3 +RW +access +update"),
+            (
+                "command getkeysandflags rename a b",
+                "*2 *2 $1 a *3 +RW +access +delete *2 $1 b *2 +OW +update",
+            ),
             ("command getkeys nosuch a", "-ERR Invalid command specified"),
             ("command getkeys ping a", "-ERR The command has no key arguments"),
             ("command getkeys get a b", "-ERR Invalid number of arguments specified for command"),

@@ -15,6 +15,7 @@
 //! - A `Write` finds out whether its request is at fault before it changes anything.
 
 mod access;
+mod acl;
 mod bitfield;
 mod bits;
 mod client;
@@ -29,12 +30,15 @@ mod gather;
 mod glob;
 mod help;
 mod introspection;
+mod key_use;
 mod keys;
 mod latency;
 mod lcs;
 mod lookup;
+mod memory;
 mod numbering;
 mod numbers;
+mod operations;
 mod options;
 mod ordered;
 mod rdb;
@@ -53,6 +57,7 @@ pub use clock::now_ms;
 pub use glob::{matches, matches_nocase};
 pub use latency::Latency;
 pub use lookup::lookup;
+pub use memory::MemoryUse;
 pub use numbering::{Numbers, numbered};
 pub use slowlog::SlowEntry;
 pub use table::{Command, Flags, Group, commands, is_cross_protocol, keys_of, prepare};

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Keys, Run, bitfield, bits, client, connection, counter, dump, expire, help, introspection,
-    keys, latency, lcs, lookup, ordered, server, slowlog, string,
+    Keys, Run, acl, bitfield, bits, client, connection, counter, dump, expire, help, introspection,
+    keys, latency, lcs, lookup, memory, operations, ordered, server, slowlog, string,
 };
 use crate::protocol::Args;
 
@@ -23,6 +23,8 @@ pub enum Group {
     Connection,
     /// The server as a whole.
     Server,
+    /// The cluster that this is not.
+    Cluster,
 }
 
 impl Group {
@@ -35,6 +37,7 @@ impl Group {
             Group::Ordered => "ordered",
             Group::Connection => "connection",
             Group::Server => "server",
+            Group::Cluster => "cluster",
         }
     }
 }
@@ -64,16 +67,18 @@ impl Flags {
     pub const FAST: Flags = Flags(1 << 7);
     /// Runs before the client has authenticated.
     pub const NO_AUTH: Flags = Flags(1 << 8);
+    /// Not while Redis loads from a master; of no meaning here.
+    pub const NO_ASYNC_LOADING: Flags = Flags(1 << 9);
     /// Not within a transaction.
-    pub const NO_MULTI: Flags = Flags(1 << 9);
+    pub const NO_MULTI: Flags = Flags(1 << 10);
     /// Runs while something else holds the server up.
-    pub const ALLOW_BUSY: Flags = Flags(1 << 10);
+    pub const ALLOW_BUSY: Flags = Flags(1 << 11);
 
     /// Refused unless the configuration allows it.
-    pub const PROTECTED: Flags = Flags(1 << 11);
+    pub const PROTECTED: Flags = Flags(1 << 12);
 
     /// In the order of their bits. Redis does not show the last one.
-    const NAMES: [&'static str; 11] = [
+    const NAMES: [&'static str; 12] = [
         "write",
         "readonly",
         "denyoom",
@@ -83,6 +88,7 @@ impl Flags {
         "stale",
         "fast",
         "no_auth",
+        "no_async_loading",
         "no_multi",
         "allow_busy",
     ];
@@ -209,6 +215,9 @@ pub(super) static FAMILIES: &[&[Command]] = &[
     server::COMMANDS,
     slowlog::COMMANDS,
     latency::COMMANDS,
+    memory::COMMANDS,
+    operations::COMMANDS,
+    acl::COMMANDS,
     help::COMMANDS,
     introspection::COMMANDS,
 ];
@@ -282,7 +291,12 @@ pub fn keys_of<'a>(command: &Command, args: Args<'a>) -> impl Iterator<Item = &'
 
 /// The places of the keys in a request of `words` words.
 pub(super) fn key_places(command: &Command, words: usize) -> impl Iterator<Item = usize> + use<> {
-    let Keys { first, last, step } = command.keys;
+    places(command.keys, words)
+}
+
+/// The places in a request of `words` words that `keys` means.
+pub(super) fn places(keys: Keys, words: usize) -> impl Iterator<Item = usize> + use<> {
+    let Keys { first, last, step } = keys;
     let end = match usize::try_from(last) {
         _ if first <= 0 => 0,
         Ok(last) => words.min(last + 1),

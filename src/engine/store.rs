@@ -344,10 +344,14 @@ impl KvStore {
 
     /// Merges all segments that hold anything dead, and waits for it.
     pub fn compact(&self) -> Result<()> {
+        self.start_compaction()?.recv().map_err(|_| KvsError::Closed)?
+    }
+
+    /// Begins that in the background; what comes of it is sent.
+    pub fn start_compaction(&self) -> Result<Receiver<Result<()>>> {
         let (done, finished) = bounded(1);
-        let closed = |_| KvsError::Closed;
         self.queues()?.chores.send(Chore::CompactAll(done)).map_err(|_| KvsError::Closed)?;
-        finished.recv().map_err(closed)?
+        Ok(finished)
     }
 
     /// Sets the value of a key.

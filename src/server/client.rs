@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use super::info;
 use super::session::State;
-use super::shared::{Shared, StopReason};
-use crate::command::{Client, ClientFilter, Latency, Replies, SlowEntry};
+use super::shared::{Backend, Shared, StopReason};
+use super::{info, process};
+use crate::command::{Abort, Client, ClientFilter, Latency, MemoryUse, Replies, SlowEntry};
+use crate::config::Fsync;
 use crate::protocol::Version;
 
 /// See the module.
@@ -121,6 +122,34 @@ impl Client for LocalClient<'_> {
             cumulative: figures.times.cumulative(),
         });
         timed.filter(|row| !row.cumulative.is_empty()).collect()
+    }
+
+    fn memory(&self) -> MemoryUse {
+        let process = process::memory();
+        let mut memory = MemoryUse { own: process.own, peak: process.peak, ..MemoryUse::default() };
+        if let Some(Backend::Native(store)) = self.shared.backend.get() {
+            let (points, order) = store.reader().all_index_memory();
+            let view = store.reader().view();
+            memory.index = (points + order) as u64;
+            memory.keys = (0..self.shared.databases() as u8).map(|number| view.len(number)).sum();
+            memory.live = store.reader().space().1;
+        }
+        memory
+    }
+
+    fn writes_are_durable(&self) -> bool {
+        let is_native = matches!(self.shared.backend.get(), Some(Backend::Native(_)));
+        is_native && self.shared.config.fsync == Fsync::Always
+    }
+
+    fn start_compaction(&mut self) -> Result<bool, Abort> {
+        self.shared.start_compaction()
+    }
+
+    fn set_active_expiry(&mut self, active: bool) {
+        if let Some(Backend::Native(store)) = self.shared.backend.get() {
+            store.set_active_expiry(active);
+        }
     }
 
     fn reset_stats(&mut self) {

@@ -136,7 +136,7 @@ fn persistence(shared: &Shared, text: &mut String) {
     put(text, "loading", u8::from(shared.backend.get().is_none()));
     put(text, "async_loading", 0);
     put(text, "aof_enabled", u8::from(store.is_some()));
-    put(text, "aof_rewrite_in_progress", 0);
+    put(text, "aof_rewrite_in_progress", u8::from(shared.is_compacting()));
     put(text, "aof_rewrite_scheduled", 0);
     put(text, "aof_last_bgrewrite_status", "ok");
     put(text, "aof_last_write_status", status);

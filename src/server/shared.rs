@@ -2,18 +2,20 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::blocking::BlockingEngine;
 use super::figures::{Book, Figures, Others};
 use super::pause::Pause;
 use super::registry::Registry;
 use super::slowlog::SlowLog;
+use crate::command::Abort;
 use crate::config::Config;
 use crate::engine::{DATABASES, KvStore};
+use crate::error::KvsError;
 use crate::reactor::{Admission, Stats};
 use crate::stats::{Counter, EngineStats};
 
@@ -83,6 +85,8 @@ pub struct Shared {
     pub(super) book: Book,
     pub(super) slowlog: SlowLog,
     pub(super) pause: Pause,
+    /// Hears of the end of a compaction that was asked for.
+    compaction: Mutex<Option<Receiver<Result<(), KvsError>>>>,
     /// The bytes of the index, as they were a short while ago.
     index: IndexSize,
     /// Set once the reactor runs.
@@ -105,6 +109,7 @@ impl Shared {
             book: Book::default(),
             slowlog: SlowLog::default(),
             pause: Pause::default(),
+            compaction: Mutex::default(),
             index: IndexSize::default(),
             admission: OnceLock::new(),
             started: Instant::now(),
@@ -158,6 +163,31 @@ impl Shared {
             let (points, order) = store.reader().all_index_memory();
             self.index.bytes.store((points + order) as u64, Relaxed);
         }
+    }
+
+    /// Has the whole store compacted in the background; false if that is under way.
+    pub(super) fn start_compaction(&self) -> Result<bool, Abort> {
+        let Some(Backend::Native(store)) = self.backend.get() else {
+            return Err("ERR this engine has no log to compact".into());
+        };
+        if self.is_compacting() {
+            return Ok(false);
+        }
+        let finished = store.start_compaction()?;
+        *self.compaction.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
+        Ok(true)
+    }
+
+    /// Whether a compaction that was asked for is under way.
+    pub(super) fn is_compacting(&self) -> bool {
+        let mut compaction = self.compaction.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = compaction
+            .as_ref()
+            .is_some_and(|finished| matches!(finished.try_recv(), Err(TryRecvError::Empty)));
+        if !under_way {
+            *compaction = None;
+        }
+        under_way
     }
 
     fn others(&self) -> Others {
