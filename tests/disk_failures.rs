@@ -1,8 +1,9 @@
 //! A disk that fails, and a disk that fills up: what the store and the server do, and what is there
 //! afterwards.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod engine_support;
+mod serving;
 mod simfs;
 #[path = "simfs/workload.rs"]
 mod workload;
@@ -10,11 +11,14 @@ mod workload;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use engine_support::{Model, Random, contents, seed};
-use kvs::engine::Fsync;
+use engine_support::{Model, Random, contents, seed, until};
+use kvs::client::Client;
+use kvs::engine::{Fsync, Options};
+use kvs::protocol::Value;
 use kvs::{KvStore, KvsError};
+use serving::Running;
 use simfs::{Call, Fault, Kind, Loss, SimFs};
-use workload::{Step, options};
+use workload::{DIR, Step, options};
 
 fn refuses_writes(store: &KvStore) -> bool {
     store.reader().health().is_err()
@@ -118,4 +122,205 @@ fn short_writes_and_interruptions_are_of_no_consequence() {
             _ => None,
         }
     });
+}
+
+/// Puts until the disk is full; the keys that were taken.
+fn fill(store: &KvStore, random: &mut Random) -> Model {
+    let mut model = Model::new();
+    for i in 0.. {
+        let (key, value) = (format!("key{i:05}").into_bytes(), random.bytes(300));
+        match store.put(key.clone(), value.clone()) {
+            Ok(()) => drop(model.insert(key, value)),
+            Err(error) => {
+                assert!(matches!(error, KvsError::NoSpace), "{error}");
+                return model;
+            }
+        }
+    }
+    model
+}
+
+/// A store on a disk of 600 KiB, filled up.
+fn full_store(fsync: Fsync) -> (SimFs, KvStore, Model) {
+    let disk = SimFs::new();
+    disk.set_capacity(Some(600 * 1024));
+    let store = options(&disk, fsync).segment_bytes(32 * 1024).open().unwrap();
+    let model = fill(&store, &mut Random(seed()));
+    (disk, store, model)
+}
+
+#[test]
+fn a_full_disk_refuses_values_and_takes_deletes_until_there_is_room() {
+    for fsync in [Fsync::Always, Fsync::EverySec, Fsync::No] {
+        let (disk, store, mut model) = full_store(fsync);
+        println!("{fsync:?}: {} keys, {} bytes", model.len(), disk.used());
+        assert!(model.len() > 1000);
+        for _ in 0..20 {
+            assert!(matches!(store.put("new", vec![b'v'; 100]), Err(KvsError::NoSpace)));
+            assert!(store.reader().disk_is_full());
+        }
+        // The first group after a kill does without what the process knew.
+        let killed = disk.kill();
+        killed.set_capacity(Some(600 * 1024));
+        let other = options(&killed, fsync).segment_bytes(32 * 1024).open().unwrap();
+        assert!(contents(&other) == model);
+        assert!(other.delete("key00000").unwrap());
+        drop(other);
+        // Every key, so that it takes more than the room that there happens to be.
+        let keys: Vec<_> = model.keys().cloned().collect();
+        for key in keys.iter().skip(10) {
+            // So many at once that they have to wait for a merge.
+            until("there is room for a tombstone", || store.delete(key.clone()).is_ok());
+            model.remove(key);
+        }
+        assert!(contents(&store) == model);
+        // Compaction gives back what the deleted keys had.
+        until("values are taken again", || store.put("new", vec![b'v'; 100]).is_ok());
+        model.insert(b"new".into(), vec![b'v'; 100]);
+        // And goes on to do so as often as the disk gets full.
+        for i in 0..1000 {
+            let (key, value) = (format!("more{i:04}").into_bytes(), vec![b'm'; 300]);
+            until("there is room", || store.put(key.clone(), value.clone()).is_ok());
+            model.insert(key, value);
+        }
+        assert!(contents(&store) == model);
+        drop(store);
+        let store = options(&disk, fsync).open().unwrap();
+        assert!(contents(&store) == model);
+    }
+}
+
+#[test]
+fn values_are_taken_again_when_others_make_room() {
+    let (disk, store, model) = full_store(Fsync::Always);
+    disk.set_capacity(Some(2 * 1024 * 1024));
+    until("values are taken again", || store.put("new", "value").is_ok());
+    assert!(!store.reader().disk_is_full());
+    assert_eq!(store.len() as usize, model.len() + 1);
+    let cut = disk.power_cut(Loss::Everything);
+    assert_eq!(contents(&options(&cut, Fsync::Always).open().unwrap()).len(), model.len() + 1);
+}
+
+fn ask(client: &mut Client, words: &[&str]) -> Value {
+    client.call(words).unwrap()
+}
+
+fn error(value: Value) -> String {
+    match value {
+        Value::Error(line) => line,
+        other => panic!("no error: {other:?}"),
+    }
+}
+
+fn info(client: &mut Client) -> String {
+    match ask(client, &["INFO", "persistence"]) {
+        Value::Bulk(text) => String::from_utf8(text).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_server_whose_sync_failed_answers_everyone_and_goes_on_with_reads() {
+    let disk = SimFs::new();
+    let server = Running::start_on(disk.shared(), |config| config.fsync = Fsync::Always);
+    let mut client = server.client();
+    assert_eq!(ask(&mut client, &["SET", "key", "value"]), Value::Simple("OK".into()));
+    assert!(info(&mut client).contains("aof_last_write_status:ok"));
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&syncs);
+    disk.fail(move |call| {
+        let fails = call.kind == Kind::Sync && call.is_of("log");
+        (fails && count.fetch_add(1, Ordering::Relaxed) == 0).then_some(Fault::Io)
+    });
+    // All those that share the sync, and those that come later.
+    let mut others: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    std::thread::scope(|scope| {
+        for (i, other) in others.iter_mut().enumerate() {
+            scope.spawn(move || {
+                for key in ["a", "b"] {
+                    let line = error(ask(other, &["SET", &format!("{key}{i}"), "lost"]));
+                    assert!(line.starts_with("MISCONF "), "{line}");
+                }
+            });
+        }
+    });
+    let line = error(ask(&mut client, &["DEL", "key"]));
+    assert!(line.starts_with("MISCONF ") && line.contains("reads go on"), "{line}");
+    assert_eq!(ask(&mut client, &["GET", "key"]), Value::Bulk("value".into()));
+    assert_eq!(ask(&mut client, &["GET", "a0"]), Value::Null);
+    let text = info(&mut client);
+    assert!(text.contains("aof_last_write_status:err") && text.contains("writes_refused_since:"));
+    assert_eq!(syncs.load(Ordering::Relaxed), 1, "it was tried again");
+    drop(client);
+    server.stop().unwrap();
+    let store = Options::new(DIR).fs(disk.kill().shared()).open().unwrap();
+    assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn a_server_on_a_full_disk_says_so_and_recovers() {
+    let disk = SimFs::new();
+    disk.set_capacity(Some(600 * 1024));
+    let server = Running::start_on(disk.shared(), |config| config.segment_bytes = 32 * 1024);
+    let mut client = server.client();
+    let value = "v".repeat(1000);
+    let line = (0..)
+        .find_map(|i| match ask(&mut client, &["SET", &format!("key{i}"), &value]) {
+            Value::Error(line) => Some(line),
+            _ => None,
+        })
+        .unwrap();
+    assert!(line.starts_with("ERR no space left on the disk"), "{line}");
+    assert!(info(&mut client).contains("disk_full:1"));
+    assert!(info(&mut client).contains("aof_last_write_status:err"));
+    assert_eq!(ask(&mut client, &["GET", "key0"]), Value::Bulk(value.clone().into()));
+    // One that only makes a key shorter takes room, too; one that changes none does not.
+    let line = error(ask(&mut client, &["SET", "key0", ""]));
+    assert!(line.starts_with("ERR no space left on the disk"), "{line}");
+    assert_eq!(ask(&mut client, &["DEL", "key0", "key1"]), Value::Integer(2));
+    disk.set_capacity(None);
+    until("values are taken", || {
+        ask(&mut client, &["SET", "key0", "v"]) == Value::Simple("OK".into())
+    });
+    assert!(info(&mut client).contains("disk_full:0"));
+}
+
+/// A real file system of 64 MiB. It takes the right to mount one, which root has; a limit on the
+/// size of files would not do, since it leaves room for other files.
+#[test]
+fn a_real_file_system_fills_up_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = |args: &[&str]| {
+        let run = std::process::Command::new(args[0]).args(&args[1..]).arg(dir.path()).output();
+        run.is_ok_and(|run| run.status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs"]) {
+        println!("not tested: mounting a file system is not allowed here");
+        return;
+    }
+    let tested = std::panic::catch_unwind(|| {
+        let store = Options::new(dir.path().join("store")).fsync(Fsync::No).open().unwrap();
+        let value = vec![b'v'; 10_000];
+        let filled = (0..).find(|i| store.put(format!("key{i:05}"), value.clone()).is_err());
+        let filled: u32 = filled.unwrap();
+        println!("{filled} keys of 10 kB");
+        assert!(filled > 3000);
+        assert!(matches!(store.put("new", "value"), Err(KvsError::NoSpace)));
+        for i in 0..filled {
+            assert_eq!(store.read(format!("key{i:05}")).unwrap(), Some(value.clone()));
+            if i % 3 != 0 {
+                assert!(store.delete(format!("key{i:05}")).unwrap());
+            }
+        }
+        until("values are taken again", || store.put("new", value.clone()).is_ok());
+        for i in 0..1000 {
+            let key = format!("more{i:05}");
+            until("there is room", || store.put(key.clone(), value.clone()).is_ok());
+        }
+        let len = store.len();
+        drop(store);
+        assert_eq!(KvStore::open(dir.path().join("store")).unwrap().len(), len);
+    });
+    assert!(mount(&["umount", "-l"]));
+    tested.unwrap();
 }

@@ -336,7 +336,7 @@ fn what_is_deleted_gives_its_space_back() {
     store.compact().unwrap();
     store.compact().unwrap();
     // The active segment, with tombstones, the prepared one, and what is kept for a full disk.
-    const RESERVE: u64 = (1 << 20) + (1 << 16);
+    const RESERVE: u64 = (1 << 20) + (1 << 18);
     let left = dir_bytes(dir.path());
     assert!(left <= 2 * (1 << 20) + 4096 + RESERVE, "{left} bytes are left");
     drop(store);

@@ -185,8 +185,9 @@ impl Compactor {
         if self.core.check_poison().is_err() || rests {
             return Ok(());
         }
+        let core = Arc::clone(&self.core);
         while let Some(victims) = self.pick() {
-            self.merge(&victims)?;
+            core.reserve.lend(&core, || self.merge(&victims))?;
         }
         let next = self.unhinted.iter().position(|next| next.is_worth_it() && next.is_cold());
         if let Some(next) = next {
@@ -249,7 +250,9 @@ impl Compactor {
             // Tombstones go when what they hide is gone: from the oldest on.
             segments.sort_by_key(|segment| segment.min_seq());
         } else {
-            segments.sort_by_key(|segment| segment.live() * 1000 / segment.len().max(1));
+            let share = |segment: &Segment| segment.live() * 1000 / segment.len().max(1);
+            // On a full disk, what takes the least room comes first.
+            segments.sort_by_key(|segment| if full { segment.live() } else { share(segment) });
         }
         let target = self.core.segment_target();
         let limit = if full { target } else { target.max(live / 16) };

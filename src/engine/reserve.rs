@@ -2,19 +2,22 @@
 //! compaction, and the refusal of writes that would fill the disk again.
 //!
 //! `kvs-prepare` makes the file beside the segments and keeps its size in step with theirs. When a
-//! group commit meets a full disk, the writer lets go of it and tries that group once more; from
-//! then on values are refused ([`Reserve::check`]), while tombstones are not. When there is room for
-//! the file again, and for a segment, `kvs-prepare` makes it anew and values are taken again.
+//! group commit meets a full disk, the writer cuts off the part that is for it and tries that group
+//! once more; from then on values are refused ([`Reserve::check`]), while tombstones are not. The
+//! other part is lent to one merge after the other, so that deletes cannot use up what it takes to
+//! win room. When there is room for the file again, and for a segment, `kvs-prepare` makes it anew and
+//! values are taken again.
 //!
-//! Invariant: while the file is being made or given back, nobody else does either.
+//! Invariant: while the file is changed, nobody else changes it.
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::core::{Core, lock};
 use super::filename;
+use super::fs::File;
 use crate::error::{KvsError, Result};
 
 /// Zeros are written in steps of so many bytes.
@@ -39,7 +42,8 @@ impl Reserve {
         self.full.load(Ordering::Acquire)
     }
 
-    /// For the writer, which has met a full disk: gives the room back. Whether there was any.
+    /// For the writer, which has met a full disk: gives its part of the room back. Whether there was
+    /// any.
     pub(super) fn release(&self, core: &Core) -> bool {
         let _alone = lock(&self.file);
         if !self.full.swap(true, Ordering::AcqRel) {
@@ -47,7 +51,29 @@ impl Reserve {
                 "the disk is full: values are refused until there is room; reads and deletes go on"
             );
         }
-        core.fs.remove(&path(core)).is_ok()
+        let cut = |file: Arc<dyn File>| -> io::Result<bool> {
+            let more = file.len()? > for_merges(core);
+            if more {
+                file.set_len(for_merges(core))?;
+            }
+            Ok(more)
+        };
+        core.fs.open(&path(core)).and_then(cut).unwrap_or(false)
+    }
+
+    /// For the compactor, around a merge on a full disk: gives it the other part.
+    pub(super) fn lend<R>(&self, core: &Core, merge: impl FnOnce() -> R) -> R {
+        if !self.is_full() {
+            return merge();
+        }
+        let alone = lock(&self.file);
+        let _ = core.fs.remove(&path(core));
+        drop(alone);
+        let merged = merge();
+        let _alone = lock(&self.file);
+        // As much of it as there is room for.
+        let _ = make(core, for_merges(core));
+        merged
     }
 
     /// For `kvs-prepare`: makes the file as large as it is to be by now. If there is no room for
@@ -96,9 +122,14 @@ fn path(core: &Core) -> PathBuf {
     core.dir.join(filename::RESERVE)
 }
 
-/// A merge's output in the full state, and a sixteenth of that for tombstones.
+/// What a merge takes in the full state.
+fn for_merges(core: &Core) -> u64 {
+    core.segment_target()
+}
+
+/// All of it: with a quarter for tombstones.
 fn size(core: &Core) -> u64 {
-    core.segment_target() + core.segment_target() / 16
+    for_merges(core) + core.segment_target() / 4
 }
 
 /// Makes the file `size` bytes long. It must take that room, so it is written, and synced, since

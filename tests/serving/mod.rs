@@ -7,12 +7,14 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use kvs::client::{Client, Timeouts};
 use kvs::config::{Config, Fsync, Settings};
+use kvs::engine::fs::Fs;
 use kvs::protocol::{Value, encode_command};
 use kvs::server::{Server, StopReason};
 use tempfile::TempDir;
@@ -69,6 +71,13 @@ impl Running {
         let mut config = config(dir);
         change(&mut config);
         Running::of(Server::start(config).unwrap())
+    }
+
+    /// With its store on another file system.
+    pub fn start_on(fs: Arc<dyn Fs>, change: impl FnOnce(&mut Config)) -> Running {
+        let mut config = config(Path::new("/sim"));
+        change(&mut config);
+        Running::of(Server::start_on(config, fs).unwrap())
     }
 
     /// A server that was started elsewhere.
