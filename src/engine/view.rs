@@ -201,6 +201,8 @@ impl<'a> View<'a> {
     /// many keys overlap. Nothing is returned; only time is won.
     pub fn warm_up<'k>(&self, database: u8, keys: impl Iterator<Item = &'k [u8]>) {
         const AT_ONCE: usize = 32;
+        /// Of larger values, the processor reads ahead by itself.
+        const VALUE: usize = 256;
         let source = Source::live(self.core, database, &self.guard);
         let (mut hashes, mut count) = ([None; AT_ONCE], 0);
         let mut sum = 0;
@@ -211,7 +213,7 @@ impl<'a> View<'a> {
             sum ^= source.keydir.touch(hash, &self.guard);
         }
         for hash in hashes[..count].iter().flatten() {
-            sum ^= source.touch_record(*hash);
+            sum ^= source.touch_record(*hash, VALUE);
         }
         std::hint::black_box(sum);
     }
@@ -279,15 +281,16 @@ impl<'g> Source<'g> {
         Ok(found.zip(value))
     }
 
-    /// Reads from the first record that has this hash, if it is in memory: see [`View::warm_up`].
-    pub(super) fn touch_record(&self, hash: KeyHash) -> u64 {
+    /// Reads from the first record that has this hash, up to `most` bytes, if it is in memory: see
+    /// [`View::warm_up`].
+    pub(super) fn touch_record(&self, hash: KeyHash, most: usize) -> u64 {
         const LINE: usize = 64;
         let any = |_| Ok::<_, Infallible>(true);
         let Ok(Some(position)) = self.keydir.find(hash, self.guard, any) else { return 0 };
         match self.segment(position) {
             Ok(segment) if segment.is_resident(position) => {
                 let record = segment.mapped(position);
-                let lines = record.iter().step_by(LINE).take(4);
+                let lines = record[..record.len().min(most)].iter().step_by(LINE);
                 lines.fold(0, |sum, byte| sum ^ u64::from(*byte))
             }
             _ => 0,

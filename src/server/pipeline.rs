@@ -19,6 +19,9 @@ use crate::protocol::{JsonId, write_json_reply};
 /// A request of this connection that is being answered elsewhere.
 pub type Ticket = u32;
 
+/// For so many requests under way there is room at once.
+const USUAL: usize = 16;
+
 /// How many requests of one connection may be under way.
 const MAX_IN_FLIGHT: usize = 8192;
 
@@ -111,7 +114,16 @@ pub struct Pipeline {
 /// ones may be taken for equal, and then wait needlessly: so may equal ones of two databases. That
 /// spares MOVE and COPY, which touch a key of another database, a rule of their own.
 fn hash(key: &[u8]) -> u32 {
-    crc32fast::hash(key)
+    // Odd, with its bits well spread: the golden ratio.
+    const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mix = |sum: u64, word: [u8; 8]| {
+        let sum = (sum ^ u64::from_le_bytes(word)).wrapping_mul(MIX);
+        sum ^ sum >> 32
+    };
+    let (words, rest) = key.as_chunks();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(words.iter().fold(key.len() as u64, |sum, word| mix(sum, *word)), last) as u32
 }
 
 impl Pipeline {
@@ -152,6 +164,9 @@ impl Pipeline {
 
     fn begin(&mut self, kind: Kind, form: Form) -> Ticket {
         let ticket = self.front.wrapping_add(self.slots.len() as u32);
+        if self.slots.is_empty() {
+            self.slots.reserve(USUAL);
+        }
         self.slots.push_back(Slot { state: State::Waiting(kind), form });
         ticket
     }
@@ -160,6 +175,9 @@ impl Pipeline {
     pub fn begin_write<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>, form: Form) -> Ticket {
         let ticket = self.begin(Kind::Write, form);
         let before = self.unsettled.len();
+        if before == 0 {
+            self.unsettled.reserve(USUAL);
+        }
         let mut keys = keys.peekable();
         while self.unsettled.len() < MAX_UNSETTLED
             && let Some(key) = keys.next()
@@ -245,6 +263,9 @@ impl Pipeline {
             }
             Kind::Walk => self.walks -= 1,
         }
+        if self.slots.is_empty() {
+            self.rest();
+        }
     }
 
     fn pop(&mut self) -> Option<Slot> {
@@ -258,10 +279,13 @@ impl Pipeline {
             form.write(&self.side[*start..*start + *len], out);
             self.pop();
         }
-        if self.slots.is_empty() {
-            self.side.clear();
-            self.side.shrink_to(4096);
-        }
+    }
+
+    /// Gives the memory back: most connections have nothing under way most of the time, and there
+    /// may be very many.
+    fn rest(&mut self) {
+        debug_assert!(self.unsettled.is_empty() && self.reads == 0 && self.walks == 0);
+        *self = Pipeline { front: self.front, ..Pipeline::default() };
     }
 
     /// Writes are applied in order, so one that is done settles those before it as well.
