@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam_epoch::Guard;
+use siphasher::sip::SipHasher13;
 
 use super::epoch_cell::EpochCell;
 use super::position::Position;
@@ -30,13 +31,20 @@ const SHARDS: usize = 256;
 pub struct KeyHash(u64);
 
 /// Makes [`KeyHash`]es; one per store.
-#[derive(Debug, Clone, Default)]
-pub struct KeyHasher(RandomState);
+#[derive(Debug, Clone)]
+pub struct KeyHasher(SipHasher13);
+
+impl Default for KeyHasher {
+    fn default() -> Self {
+        let random = RandomState::new();
+        KeyHasher(SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)))
+    }
+}
 
 impl KeyHasher {
     /// The hash of `key`.
     pub fn hash(&self, key: &[u8]) -> KeyHash {
-        KeyHash(self.0.hash_one(key))
+        KeyHash(self.0.hash(key))
     }
 }
 
