@@ -120,3 +120,32 @@ fn settings_survive_in_the_file() {
     assert_eq!(code, Some(1));
     assert!(message.contains("kvs.conf, line 2: save: it is always ''"), "{message}");
 }
+
+/// Bounds on connections and on what waits for them hold from the reply on.
+#[test]
+fn bounds_change_while_the_server_runs() {
+    let server = Running::start(|config| config.loops = 2);
+    let mut boss = server.client();
+    let mut second = server.client();
+    assert_eq!(says(&mut second, "ping"), Value::Simple("PONG".into()));
+    assert_eq!(says(&mut boss, "config set maxclients 2"), ok());
+    let mut third = server.raw();
+    let refusal = b"-ERR max number of clients reached\r\n";
+    assert_eq!(serving::shown(&serving::read_to_end(&mut third)), serving::shown(refusal));
+    assert_eq!(says(&mut boss, "config set maxclients 100"), ok());
+    assert_eq!(says(&mut server.client(), "ping"), Value::Simple("PONG".into()));
+
+    // More than the sockets' buffers take.
+    second.set("big", vec![b'x'; 32 << 20]).unwrap();
+    assert_eq!(says(&mut boss, "config set proto-max-bulk-len 1mb"), ok());
+    second.set("k", vec![b'x'; 1 << 20]).unwrap();
+    assert!(second.set("k", vec![b'x'; (1 << 20) + 1]).is_err());
+
+    boss.call(&["CONFIG", "SET", "client-output-buffer-limit", "normal 64kb 0 0"]).unwrap();
+    // On both loops, as soon as they have heard of it.
+    wait_for("the cut on each loop", || {
+        let cut = |_| server.client().get("big").is_err();
+        (0..4).all(cut).then_some(())
+    });
+    assert_eq!(says(&mut boss, "ping"), Value::Simple("PONG".into()));
+}

@@ -140,11 +140,11 @@ fn write_info(command: &Command, reply: &mut Reply<'_>) {
     [first, last, step].iter().for_each(|&place| reply.integer(place.into()));
     reply.set(categories(command).count());
     categories(command).for_each(|name| reply.simple(&format!("@{name}")));
-    reply.array(0);
+    reply.set(0);
     let uses = key_uses(command);
-    reply.array(uses.len());
+    reply.set(uses.len());
     uses.iter().for_each(|used| write_key_use(used, reply));
-    reply.array(command.subcommands.len());
+    reply.set(command.subcommands.len());
     command.subcommands.iter().for_each(|sub| write_info(sub, reply));
 }
 

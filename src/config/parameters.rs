@@ -277,7 +277,16 @@ fn parse_output_limits(text: &str) -> Result<Vec<(usize, [i64; 3])>, String> {
 }
 
 fn check_output_limits(text: &str) -> Result<(), String> {
-    parse_output_limits(text).map(drop)
+    // For the other classes, which have no members, any will do.
+    let soft = |(class, [_, soft, _]): &(usize, [i64; 3])| *class == 0 && *soft != 0;
+    if parse_output_limits(text)?.iter().any(soft) {
+        return Err(
+            "there is no soft limit for normal clients: who takes nothing for a minute is \
+                    cut off anyway"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 fn put_output_limits(live: &Live, text: &str) {
@@ -411,10 +420,12 @@ mod tests {
     #[test]
     fn bounds_of_one_class_leave_the_others() {
         let live = Live::default();
-        assert_eq!(set(&live, &[("client-output-buffer-limit", "normal 1mb 1kb 10")]), "");
+        assert_eq!(set(&live, &[("client-output-buffer-limit", "normal 1mb 0 0")]), "");
+        let soft = set(&live, &[("client-output-buffer-limit", "normal 1mb 1kb 10")]);
+        assert!(soft.contains("no soft limit"), "{soft}");
         assert_eq!(
             output_limits(&live),
-            "normal 1048576 1024 10 slave 268435456 67108864 60 pubsub 33554432 8388608 60"
+            "normal 1048576 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"
         );
         for wrong in ["normal 0", "", "foo 0 0 0", "normal a 0 0", "normal 0 0 -1"] {
             let line = set(&live, &[("client-output-buffer-limit", wrong)]);
