@@ -47,7 +47,7 @@ fn sweep(hints: bool) {
     let newest = files(dir.path(), "log").pop().unwrap();
     for (path, bytes) in bytes_of(dir.path()) {
         let file = name(&path);
-        if file == "LOCK" {
+        if file == "LOCK" || file == "RESERVE" {
             continue;
         }
         let records = if file.ends_with(".log") { records(&bytes) } else { Vec::new() };

@@ -2,7 +2,8 @@
 //!
 //! Any thread. The cursor is a place in the order of hashes, so it means the same however the index
 //! changes in between: a key that is there throughout is visited. The keys of one step are those of one
-//! moment: a group commit is visible to it as a whole or not at all.
+//! moment: a group commit is visible to it as a whole or not at all. Keys whose records are damaged are
+//! passed over.
 
 use super::core::Core;
 use super::keydir::HashCursor;
@@ -34,8 +35,9 @@ pub(super) fn scan(
         }
         for position in positions {
             let Some(segment) = find(position.slot()) else { continue };
-            let bytes = segment.fetch(position)?;
-            let record = segment.parse(position, &bytes)?;
+            // A key that cannot be told is passed over; reading it by name tells why.
+            let Ok(bytes) = segment.fetch(position) else { continue };
+            let Ok(record) = segment.parse(position, &bytes) else { continue };
             if !super::view::expired(record.expires_at) {
                 visit(record.key);
             }

@@ -15,7 +15,8 @@ use super::scan;
 use super::segment::{HEADER, Segment};
 use crate::error::{KvsError, Result};
 
-/// The hint in a segment's hint file, if that is any good.
+/// The hint in a segment's hint file, if that is any good. If it is about more bytes than the segment
+/// has, these are missing.
 pub(super) fn read(core: &Core, segment: &Segment) -> Option<Hint> {
     let path = filename::hint(&core.dir, segment.number());
     let problem = match core.fs.read(&path).map(Hint::decode) {
@@ -24,9 +25,6 @@ pub(super) fn read(core: &Core, segment: &Segment) -> Option<Hint> {
         Ok(Err(problem)) => problem.to_owned(),
         Ok(Ok(hint)) if hint.segment() != segment.number() => {
             format!("it is about segment {}", hint.segment())
-        }
-        Ok(Ok(hint)) if hint.covered() > segment.len() => {
-            format!("it covers {} bytes of {}", hint.covered(), segment.len())
         }
         Ok(Ok(hint)) => return Some(hint),
     };

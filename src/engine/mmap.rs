@@ -35,6 +35,11 @@ impl Map {
         Ok(Map { map })
     }
 
+    /// A map of nothing, for a file that is not there.
+    pub fn empty() -> io::Result<Map> {
+        Ok(Map { map: MmapOptions::new().len(1).map_anon()?.make_read_only()? })
+    }
+
     /// The bytes from `offset`, `len` of them. `None` where that lies outside the map.
     pub fn get(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;

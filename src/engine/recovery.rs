@@ -54,12 +54,15 @@ pub(super) fn recover(core: &Core, same_boot: bool) -> Result<Recovered> {
     if let Some(newest) = &newest {
         newest.sync()?;
     }
-    let next_seq = loaded.iter().map(|loaded| loaded.hint.max_seq()).max().unwrap_or(0) + 1;
+    let mut next_seq = loaded.iter().map(|loaded| loaded.hint.max_seq()).max().unwrap_or(0) + 1;
+    if loaded.iter().any(|loaded| loaded.unknown) {
+        next_seq += BEYOND_LOST;
+    }
     merge(core, &loaded);
     core.stats.load_done.set(total);
-    let active = match newest {
+    let active = match newest.filter(|newest| can_grow(newest, &loaded)) {
         Some(segment) => segment,
-        None => first_segment(core)?,
+        None => new_segment(core)?,
     };
     let unhinted = loaded
         .into_iter()
@@ -100,7 +103,20 @@ fn open_segments(core: &Core) -> Result<Vec<Arc<Segment>>> {
     Ok(segments)
 }
 
-fn first_segment(core: &Core) -> Result<Arc<Segment>> {
+/// Whether records may be written behind those of the newest sound segment: not where others were
+/// that are missing now, and not if there may have been a newer segment.
+fn can_grow(newest: &Segment, loaded: &[Loaded]) -> bool {
+    loaded.iter().all(|loaded| {
+        let is_it = loaded.segment.number() == newest.number();
+        if is_it {
+            loaded.hint.covered() <= newest.len()
+        } else {
+            loaded.segment.number() < newest.number() || loaded.segment.problem().is_none()
+        }
+    })
+}
+
+fn new_segment(core: &Core) -> Result<Arc<Segment>> {
     let segment = core.create_segment(Origin::Log, core.segment_target())?;
     lock(&core.manifest).edit(&[segment.number()], &[])?;
     core.segments.add(segment)
@@ -112,7 +128,13 @@ struct Loaded {
     hint: Hint,
     /// Whether something had to be scanned for it.
     scanned: bool,
+    /// It is lost, and nothing tells what it held.
+    unknown: bool,
 }
+
+/// What is left out of the sequence numbers for those of a lost segment: its records shall not count
+/// as newer ones if it is found again.
+const BEYOND_LOST: u64 = 1 << 32;
 
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, NonZero::get)
@@ -146,10 +168,17 @@ fn load_hints(
 fn load(core: &Core, segment: &Arc<Segment>, tail: Tail) -> Result<Loaded> {
     let hint = hint_file::read(core, segment);
     let covered = hint.as_ref().map_or(HEADER as u64, Hint::covered);
+    report_problem(core, segment, hint.as_ref());
     if let Some(hint) = hint.as_ref()
-        && covered == segment.len()
+        && covered >= segment.len()
     {
-        return Ok(Loaded { segment: Arc::clone(segment), hint: hint.clone(), scanned: false });
+        // What it is about and is not there answers with an error.
+        return Ok(Loaded {
+            segment: Arc::clone(segment),
+            hint: hint.clone(),
+            scanned: false,
+            unknown: false,
+        });
     }
     let bytes = segment.bytes_from(covered);
     let scan = scan::scan(bytes, covered, segment.origin(), tail);
@@ -174,7 +203,35 @@ fn load(core: &Core, segment: &Arc<Segment>, tail: Tail) -> Result<Loaded> {
     let scanned = !scan.records.is_empty() || hint.is_none();
     let hint = builder.encode(segment.number(), scan.end);
     segment.cut(scan.end);
-    Ok(Loaded { segment: Arc::clone(segment), hint, scanned })
+    let unknown = segment.is_lost();
+    Ok(Loaded { segment: Arc::clone(segment), hint, scanned: scanned && !unknown, unknown })
+}
+
+/// Tells what is wrong with a segment as a whole, and keeps compaction away from it.
+fn report_problem(core: &Core, segment: &Segment, hint: Option<&Hint>) {
+    let covered = hint.map_or(0, Hint::covered);
+    let problem = match segment.problem() {
+        Some(problem) => problem.to_owned(),
+        None if covered > segment.len() => {
+            format!("it has {} bytes of at least {covered}", segment.len())
+        }
+        None => return,
+    };
+    segment.mark_damaged();
+    core.stats.damaged_ranges.add(1);
+    let path = segment.path().display();
+    match hint {
+        _ if !segment.is_empty() => log::error!("damaged: {path}: {problem}"),
+        Some(hint) => log::error!(
+            "damaged: {path}: {problem}; its hint names {} keys, which answer with this error if \
+             they were not written again",
+            hint.keys()
+        ),
+        None => log::error!(
+            "damaged: {path}: {problem}, and so is its hint: keys that were written to it last have \
+             an older value, or are not there"
+        ),
+    }
 }
 
 fn owned_entries(hint: &Hint) -> Vec<(Vec<u8>, Entry<'static>)> {

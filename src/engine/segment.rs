@@ -5,6 +5,7 @@
 //! raised only after the bytes are written; a sealed segment grows no more. The file lives as long
 //! as someone holds the `Arc`, even after its name was removed.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -93,6 +94,37 @@ pub struct Segment {
     damaged: AtomicBool,
     sealed: AtomicBool,
     resident: Box<[AtomicU64]>,
+    /// What was wrong with it when it was opened.
+    problem: Option<String>,
+}
+
+/// The file of a segment that is not there.
+struct Lost;
+
+impl File for Lost {
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn map(&self, _: u64) -> io::Result<Map> {
+        Map::empty()
+    }
 }
 
 impl std::fmt::Debug for Segment {
@@ -117,22 +149,55 @@ impl Segment {
     }
 
     /// Opens an existing segment, mapped for `capacity` bytes or its length if that is more. Its
-    /// published length is that of the file until [`Segment::cut`] says better.
+    /// published length is that of the file until [`Segment::cut`] says better. One that is missing
+    /// is lost ([`Segment::is_lost`]), one with a damaged header is damaged; only one of a version
+    /// that this code does not know is refused.
     pub fn open(fs: &dyn Fs, path: &Path, number: u64, capacity: u64) -> Result<Segment> {
-        let file = fs.open(path).map_err(KvsError::io(format!("open {}", path.display())))?;
+        let file = match fs.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Segment::lost(path, number, "its file is missing".into());
+            }
+            opened => opened.map_err(KvsError::io(format!("open {}", path.display())))?,
+        };
         let len = file.len()?;
-        let damaged = |what: String| KvsError::Damaged { file: path.to_owned(), offset: 0, what };
         let mut header = [0u8; HEADER];
         if len < HEADER as u64 {
-            return Err(damaged(format!("it has {len} bytes, less than a header")));
+            let why = format!("it has {len} bytes, less than a header");
+            return Segment::lost(path, number, why);
         }
-        file.read_exact_at(&mut header, 0)
-            .map_err(KvsError::io(format!("read {}", path.display())))?;
-        let (found, origin) = decode_header(&header).map_err(damaged)?;
-        if found != number {
-            return Err(damaged(format!("it says that it is segment {found}")));
+        if let Err(error) = file.read_exact_at(&mut header, 0) {
+            return Segment::lost(path, number, format!("it cannot be read: {error}"));
         }
-        Segment::new(path, file, number, origin, len, capacity.max(len))
+        if is_of_newer_version(&header) {
+            let what = "it has a format version that this kvs does not read".into();
+            return Err(KvsError::Damaged { file: path.to_owned(), offset: 0, what });
+        }
+        let told = match decode_header(&header) {
+            Ok((found, _)) if found != number => Err(format!("it says that it is segment {found}")),
+            told => told,
+        };
+        // One that does not tell is read, but never written to.
+        let origin = told.as_ref().map_or(Origin::Merged, |(_, origin)| *origin);
+        let mut segment = Segment::new(path, file, number, origin, len, capacity.max(len))?;
+        segment.problem = told.err();
+        Ok(segment)
+    }
+
+    /// A segment that is listed and cannot be read: its keys answer with why.
+    fn lost(path: &Path, number: u64, why: String) -> Result<Segment> {
+        let mut segment = Segment::new(path, Arc::new(Lost), number, Origin::Merged, 0, 1)?;
+        segment.problem = Some(why);
+        Ok(segment)
+    }
+
+    /// Whether nothing of it can be read.
+    pub fn is_lost(&self) -> bool {
+        self.is_empty() && self.problem.is_some()
+    }
+
+    /// What is wrong with it as a whole: it is lost, or its header is damaged.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     fn new(
@@ -160,6 +225,7 @@ impl Segment {
             damaged: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
             resident: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            problem: None,
         })
     }
 
@@ -300,6 +366,7 @@ impl Segment {
     /// into an error and fetches all its pages at once.
     pub fn fetch(&self, position: Position) -> Result<Vec<u8>> {
         let offset = position.offset();
+        self.check_lost(offset)?;
         let len = (self.len().saturating_sub(offset)).min(position.size() as u64);
         let mut bytes = vec![0u8; len as usize];
         self.file.read_exact_at(&mut bytes, offset).map_err(KvsError::io(format!(
@@ -313,6 +380,7 @@ impl Segment {
     /// Reads only as much of the record at `position` as tells its key, if that has `key` bytes.
     pub fn fetch_key(&self, position: Position, key: usize) -> Result<Vec<u8>> {
         let offset = position.offset();
+        self.check_lost(offset)?;
         let len = (self.len().saturating_sub(offset)).min(record::size(key, 0, true) as u64);
         let mut bytes = vec![0u8; len as usize];
         self.file.read_exact_at(&mut bytes, offset).map_err(KvsError::io(format!(
@@ -325,6 +393,13 @@ impl Segment {
     /// The record in `bytes`, which were read at `position`; damage is named by file and offset.
     pub fn parse<'a>(&self, position: Position, bytes: &'a [u8]) -> Result<Record<'a>> {
         record::parse(bytes).map_err(|fault| self.damaged(position.offset(), fault.describe()))
+    }
+
+    fn check_lost(&self, offset: u64) -> Result<()> {
+        match &self.problem {
+            Some(why) if self.is_lost() => Err(self.damaged(offset, why)),
+            _ => Ok(()),
+        }
     }
 
     /// The error for damage at `offset`.

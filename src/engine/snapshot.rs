@@ -326,6 +326,8 @@ impl Snapshot {
             }
             return match found {
                 Err(Stop::Moved) => continue,
+                // Whether it has expired cannot be told; its name can.
+                Err(Stop::Error(ReadError::Failed(_))) if !values => Ok(visit(key, b"")),
                 Err(Stop::Error(ReadError::Failed(error))) => Err(error),
                 Err(Stop::Error(ReadError::NotResident)) => continue,
                 Ok(Some((_, value))) if expired(value.expires_at) => Ok(ControlFlow::Continue(())),

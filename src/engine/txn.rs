@@ -245,7 +245,11 @@ impl<'w> Txn<'w> {
 
     /// Removes a key; whether it was there. One that has expired was not, but gives its place back.
     pub fn delete(&mut self, database: u8, key: &[u8]) -> Result<bool> {
-        let found = self.expiry(database, key)?;
+        let found = match self.expiry(database, key) {
+            // A key that cannot be read can be removed. As far as anyone can tell, it was there.
+            Err(KvsError::Damaged { .. } | KvsError::Io { .. }) => Some(None),
+            found => found?,
+        };
         if found.is_some() {
             self.push(database, Change::Delete, key, b"", None)?;
         }

@@ -272,8 +272,8 @@ impl SimFs {
         inode.file.write_all_at(&[byte[0] ^ bits], at).unwrap();
     }
 
-    /// Puts a file there, durable, behind everybody's back.
-    pub fn put(&self, path: &Path, content: &[u8]) {
+    /// Puts a file there or takes one away, durable, before anyone has opened the disk.
+    pub fn replace(&self, path: &Path, content: Option<&[u8]>) {
         let (mut image, boot) = {
             let disk = self.disk();
             let content = |inode: &Arc<Inode>| (inode.id, inode.content());
@@ -282,8 +282,11 @@ impl SimFs {
             (replay::Image { names: names.collect(), files }, disk.boot)
         };
         let id = image.files.keys().max().map_or(0, |id| id + 1);
-        image.names.insert(path.to_owned(), id);
-        image.files.insert(id, content.to_vec());
+        image.names.remove(path);
+        if let Some(content) = content {
+            image.names.insert(path.to_owned(), id);
+            image.files.insert(id, content.to_vec());
+        }
         let put = SimFs::with(&image, image.clone(), Vec::new(), boot);
         let put = std::mem::take(&mut *put.disk());
         *self.disk() = put;

@@ -1,0 +1,249 @@
+//! Damage to any byte of any file, and files that are missing: a key has its value or answers with
+//! an error, the others go on, and the store opens.
+#![allow(clippy::unwrap_used)]
+
+mod engine_support;
+mod simfs;
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use engine_support::{Model, contents};
+use kvs::engine::{Batch, Fsync, Options};
+use kvs::stats::EngineStats;
+use kvs::{KvStore, KvsError, Result};
+use simfs::SimFs;
+
+const DIR: &str = "/sim";
+const FAR: u64 = 4_000_000_000_000;
+
+fn options(disk: &SimFs) -> Options {
+    Options::new(DIR).fs(disk.shared()).fsync(Fsync::Always).segment_bytes(4096).readers(1)
+}
+
+fn files(disk: &SimFs, extension: &str) -> Vec<PathBuf> {
+    let mut paths = disk.paths();
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths
+}
+
+/// Some segments with values that were replaced, keys that were removed, a merge, a batch; open.
+fn store() -> (SimFs, KvStore, Model) {
+    let disk = SimFs::new();
+    let store = options(&disk).open().unwrap();
+    let value = |i: u32, round: u32| format!("value {round} of {i} {}", "x".repeat(60));
+    for round in 0..3 {
+        for i in 0..30 {
+            store.put(format!("key{i:02}"), value(i, round)).unwrap();
+        }
+        for i in (round..30).step_by(7) {
+            store.delete(format!("key{i:02}")).unwrap();
+        }
+        if round == 1 {
+            store.compact().unwrap();
+        }
+    }
+    store.update(|txn| txn.put(0, b"ends", b"never", Some(FAR))).unwrap();
+    let mut batch = Batch::new();
+    batch.put("batch1", "one").delete("key05").put("batch2", "two");
+    store.write(batch).unwrap();
+    let model = contents(&store);
+    (disk, store, model)
+}
+
+/// All names that were ever there.
+fn names() -> impl Iterator<Item = String> {
+    let others = ["ends", "batch1", "batch2"].map(str::to_owned);
+    (0..30).map(|i| format!("key{i:02}")).chain(others)
+}
+
+fn is_damage<T>(outcome: &Result<T>) -> bool {
+    matches!(outcome, Err(KvsError::Damaged { .. } | KvsError::Io { .. }))
+}
+
+/// How many keys answer with an error. All others have the values they should have.
+fn hurt(store: &KvStore, model: &Model, what: &str) -> usize {
+    let mut hurt = 0;
+    for name in names() {
+        match store.read(&name) {
+            Ok(found) => assert_eq!(found.as_ref(), model.get(name.as_bytes()), "{what}: {name}"),
+            damaged => {
+                assert!(is_damage(&damaged), "{what}: {name}: {damaged:?}");
+                hurt += 1;
+            }
+        }
+    }
+    hurt
+}
+
+/// Flips a bit of every byte, or of every `step`th, of every file that is wanted.
+fn flip_everything(disk: &SimFs, model: &Model, step: usize, wanted: fn(&Path) -> bool) {
+    let (mut flips, mut worst) = (0, 0);
+    for path in disk.paths().into_iter().filter(|path| wanted(path)) {
+        let len = disk.content(&path).unwrap().len();
+        for at in (0..len).filter(|at| *at < 40 || at % step == 0) {
+            let what = format!("byte {at} of {}", path.display());
+            let damaged = disk.kill();
+            damaged.flip(&path, at as u64, 1 << (at % 8));
+            let opened = options(&damaged).open();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            match opened {
+                Ok(store) => worst = worst.max(hurt(&store, model, &what)),
+                Err(error) => {
+                    let told = error.to_string();
+                    let advises = match name {
+                        "MANIFEST" => told.contains("kvs repair"),
+                        "ENGINE" => told.contains("--engine"),
+                        _ => false,
+                    };
+                    assert!(advises, "{what}: {error}");
+                }
+            }
+            flips += 1;
+        }
+    }
+    println!("{flips} flips, at worst {worst} keys were hurt");
+    assert!(flips > 100 && (1..=3).contains(&worst), "at worst {worst} keys were hurt");
+}
+
+fn anything(_: &Path) -> bool {
+    true
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_closed_store_is_found() {
+    let (disk, store, model) = store();
+    drop(store);
+    flip_everything(&disk, &model, 3, anything);
+}
+
+#[test]
+fn a_missing_hint_costs_nothing_but_time() {
+    let (disk, store, model) = store();
+    drop(store);
+    for path in files(&disk, "hint") {
+        let damaged = disk.kill();
+        damaged.replace(&path, None);
+        assert_eq!(hurt(&options(&damaged).open().unwrap(), &model, "without a hint"), 0);
+    }
+}
+
+#[test]
+fn a_missing_segment_hurts_the_keys_that_its_hint_names() {
+    let (disk, store, model) = store();
+    drop(store);
+    let logs = files(&disk, "log");
+    assert!(logs.len() > 2);
+    let mut all = 0;
+    for path in &logs {
+        let what = format!("without {}", path.display());
+        let damaged = disk.kill();
+        damaged.replace(path, None);
+        let stats = Arc::new(EngineStats::default());
+        let store = options(&damaged).stats(Arc::clone(&stats)).open().unwrap();
+        let lost = hurt(&store, &model, &what);
+        assert_eq!(stats.damaged_ranges.get(), 1);
+        all += lost;
+        // It is told again by the next open, and what is written meanwhile stays.
+        let key = names().find(|name| is_damage(&store.read(name)));
+        if let Some(key) = &key {
+            store.put(key.clone(), "written again").unwrap();
+        }
+        store.put("new", "one").unwrap();
+        store.compact().unwrap();
+        drop(store);
+        let store = options(&damaged).open().unwrap();
+        assert_eq!(store.read("new").unwrap(), Some(b"one".to_vec()), "{what}");
+        if let Some(key) = key {
+            assert_eq!(store.read(&key).unwrap(), Some(b"written again".to_vec()), "{what}");
+        }
+        let still = names().filter(|name| is_damage(&store.read(name))).count();
+        assert_eq!(still, lost.saturating_sub(1), "{what}");
+    }
+    assert_eq!(all, model.len(), "each key is in one segment");
+}
+
+#[test]
+fn a_segment_that_was_cut_short_hurts_what_was_behind_the_cut() {
+    let (disk, store, model) = store();
+    drop(store);
+    for path in files(&disk, "log") {
+        let content = disk.content(&path).unwrap();
+        for len in (0..content.len()).step_by(97) {
+            let what = format!("{} cut to {len} bytes", path.display());
+            let damaged = disk.kill();
+            damaged.replace(&path, Some(&content[..len]));
+            let store = options(&damaged).open().unwrap();
+            hurt(&store, &model, &what);
+            store.put("new", "one").unwrap();
+            drop(store);
+            let store = options(&damaged).open().unwrap();
+            hurt(&store, &model, &what);
+            assert_eq!(store.read("new").unwrap(), Some(b"one".to_vec()), "{what}");
+        }
+    }
+}
+
+/// A key that cannot be read can be removed, and stays away; walks over keys go on.
+#[test]
+fn damaged_keys_can_be_removed_and_written() {
+    let (disk, store, model) = store();
+    drop(store);
+    let bytes = |path: &Path| disk.content(path).unwrap();
+    let logs = files(&disk, "log").into_iter();
+    let (path, at) = logs
+        .filter_map(|path| {
+            let text = b"value 2 of 20 ";
+            let at = bytes(&path).windows(text.len()).position(|window| window == text)?;
+            Some((path, at))
+        })
+        .next()
+        .unwrap();
+    disk.flip(&path, at as u64, 1);
+    let store = options(&disk).open().unwrap();
+    let error = store.read("key20").unwrap_err().to_string();
+    assert!(error.contains(path.file_name().unwrap().to_str().unwrap()), "{error}");
+    assert!(error.contains(&format!("byte {}", at - 25)), "{error}");
+    let mut seen = 0;
+    let mut cursor = 0;
+    loop {
+        cursor = store.reader().scan(0, cursor, 10, |_| seen += 1).unwrap();
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert_eq!(seen, model.len() - 1, "SCAN passes over it");
+    let mut names = 0;
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let count = |_: &[u8]| {
+        names += 1;
+        std::ops::ControlFlow::Continue(())
+    };
+    store.reader().snapshot(0).keys(all, count).unwrap();
+    assert_eq!(names, model.len(), "KEYS names it");
+    assert!(store.range(Bound::Unbounded, Bound::Unbounded).any(|entry| is_damage(&entry)));
+    assert!(store.update(|txn| txn.contains(0, b"key20")).is_err());
+    assert!(store.delete("key20").unwrap());
+    assert!(!store.delete("key20").unwrap());
+    for _ in 0..3 {
+        store.compact().unwrap();
+    }
+    drop(store);
+    let without_hints = disk.kill();
+    for path in files(&disk, "hint") {
+        without_hints.replace(&path, None);
+    }
+    for disk in [disk, without_hints] {
+        let store = options(&disk).open().unwrap();
+        assert_eq!(store.read("key20").unwrap(), None, "it came back");
+        assert_eq!(
+            hurt(
+                &store,
+                &Model::from_iter(model.clone().into_iter().filter(|(k, _)| k != b"key20")),
+                "all others"
+            ),
+            0
+        );
+    }
+}
