@@ -31,6 +31,8 @@ pub enum Fsync {
 }
 
 impl Fsync {
+    const ALL: [Fsync; 3] = [Fsync::Always, Fsync::EverySec, Fsync::No];
+
     /// The name on the command line and in CONFIG.
     pub fn name(self) -> &'static str {
         match self {
@@ -45,12 +47,9 @@ impl FromStr for Fsync {
     type Err = KvsError;
 
     fn from_str(name: &str) -> Result<Fsync> {
-        [Fsync::Always, Fsync::EverySec, Fsync::No]
-            .into_iter()
-            .find(|policy| policy.name() == name)
-            .ok_or_else(|| {
-                KvsError::Invalid(format!("fsync is always, everysec or no, not '{name}'"))
-            })
+        Fsync::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| {
+            KvsError::Invalid(format!("fsync is always, everysec or no, not '{name}'"))
+        })
     }
 }
 
@@ -120,7 +119,7 @@ pub struct Config {
     pub engine: EngineKind,
     /// The store's directory.
     pub dir: PathBuf,
-    /// When writes are made durable.
+    /// When writes are made durable, to begin with.
     pub fsync: Fsync,
     /// The size that segments are closed at, in bytes.
     pub segment_bytes: u64,
@@ -246,11 +245,13 @@ impl Settings {
                 .ok_or_else(|| invalid("there is no such setting".to_owned()))?;
             parameter.apply(&parameter.check(value).map_err(invalid)?, &live);
         }
+        let fsync = self.fsync.as_deref().map_or(Ok(Fsync::default()), str::parse)?;
+        live.set_fsync(fsync);
         Ok(Config {
             addr: self.addr()?,
             engine: engine(self.engine.as_deref())?,
             dir: self.dir.unwrap_or_else(|| ".".into()),
-            fsync: self.fsync.as_deref().map_or(Ok(Fsync::default()), str::parse)?,
+            fsync,
             segment_bytes: number(
                 "segment-bytes",
                 self.segment_bytes,

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use super::Fsync;
+
 /// A number that may change at any time.
 #[derive(Debug)]
 pub struct Number(AtomicI64);
@@ -55,6 +57,8 @@ impl OutputBound {
 /// See the module.
 #[derive(Debug)]
 pub struct Live {
+    /// A place in `Fsync::ALL`.
+    pub(super) fsync: Number,
     /// Connections open at once.
     pub max_clients: Number,
     /// Seconds after which an idle connection is closed; 0: never.
@@ -107,6 +111,7 @@ const NOTICE: i64 = 2;
 impl Default for Live {
     fn default() -> Live {
         Live {
+            fsync: Number::new(0),
             max_clients: Number::new(10_000),
             timeout: Number::new(0),
             tcp_keepalive: Number::new(300),
@@ -129,6 +134,17 @@ impl Default for Live {
 }
 
 impl Live {
+    /// When writes are made durable.
+    pub fn fsync(&self) -> Fsync {
+        Fsync::ALL.get(self.fsync.count()).copied().unwrap_or_default()
+    }
+
+    /// Sets that.
+    pub fn set_fsync(&self, policy: Fsync) {
+        let place = Fsync::ALL.iter().position(|known| *known == policy);
+        self.fsync.set(place.unwrap_or_default() as i64);
+    }
+
     /// What is logged.
     pub fn log_level(&self) -> log::LevelFilter {
         LOG_LEVELS.get(self.log_level.count()).map_or(log::LevelFilter::Info, |(_, level)| *level)

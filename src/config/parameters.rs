@@ -1,8 +1,8 @@
 //! What CONFIG GET and CONFIG SET know: one table of names, with how each is read, checked and set.
 //! Names, forms and error texts are Redis 7's wherever the meaning is the same.
 
-use super::Config;
 use super::live::{LOG_LEVELS, Live, Number};
+use super::{Config, Fsync};
 
 /// One row.
 pub struct Parameter {
@@ -42,7 +42,15 @@ const UNLIMITED: i64 = i64::MAX;
 
 /// In alphabetical order.
 pub static PARAMETERS: &[Parameter] = &[
-    fixed("appendfsync", "fsync", |config| config.fsync.name().to_owned()),
+    Parameter {
+        name: "appendfsync",
+        flag: "fsync",
+        kind: Kind::Text {
+            get: |live| live.fsync().name().to_owned(),
+            check: |name| parse_fsync(name).map(drop),
+            put: |live, name| live.set_fsync(parse_fsync(name).unwrap_or_default()),
+        },
+    },
     live("appendonly", Kind::Only { value: "yes", why: "every write goes to the log" }),
     fixed("bind", "bind", |config| config.addr.ip().to_string()),
     live(
@@ -221,6 +229,12 @@ fn memory(text: &str) -> Option<i64> {
         return None;
     }
     digits.parse::<i64>().ok()?.checked_mul(unit)
+}
+
+fn parse_fsync(name: &str) -> Result<Fsync, String> {
+    name.to_ascii_lowercase()
+        .parse()
+        .map_err(|_| "argument(s) must be one of the following: everysec, always, no".to_owned())
 }
 
 fn log_level(live: &Live) -> String {

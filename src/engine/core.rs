@@ -4,7 +4,7 @@
 //! across I/O but the manifest.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_epoch::Guard;
@@ -30,7 +30,9 @@ pub const DATABASES: usize = 16;
 pub struct Core {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) dir: PathBuf,
-    pub(super) fsync: Fsync,
+    fsync: AtomicU8,
+    /// With some policy but `always`, there may be what is shown and not durable.
+    lazy: AtomicBool,
     pub(super) segment_bytes: u64,
     pub(super) ordered: bool,
     pub(super) hasher: KeyHasher,
@@ -63,7 +65,8 @@ impl Core {
         Core {
             fs: Arc::clone(&options.fs),
             dir: options.dir.clone(),
-            fsync: options.fsync,
+            fsync: AtomicU8::new(options.fsync as u8),
+            lazy: AtomicBool::new(options.fsync != Fsync::Always),
             segment_bytes: options.segment_bytes,
             ordered: options.ordered,
             hasher: KeyHasher::default(),
@@ -79,6 +82,25 @@ impl Core {
             batches: AtomicU64::new(0),
             stats: Arc::clone(&options.stats),
         }
+    }
+
+    /// When writes are made durable, from the next group on.
+    pub(super) fn fsync(&self) -> Fsync {
+        let policy = self.fsync.load(Ordering::Acquire);
+        let all = [Fsync::Always, Fsync::EverySec, Fsync::No];
+        all.into_iter().find(|known| *known as u8 == policy).unwrap_or_default()
+    }
+
+    pub(super) fn set_fsync(&self, policy: Fsync) {
+        if policy != Fsync::Always {
+            self.lazy.store(true, Ordering::Release);
+        }
+        self.fsync.store(policy as u8, Ordering::Release);
+    }
+
+    /// Whether all that was ever shown was durable before.
+    pub(super) fn was_never_lazy(&self) -> bool {
+        !self.lazy.load(Ordering::Acquire)
     }
 
     /// The index of a database; `database` must be below [`DATABASES`].

@@ -19,7 +19,6 @@ use super::position::Position;
 use super::record;
 use super::segment::{HEADER, Origin, Segment};
 use super::walk::{STEP, Walk};
-use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 
 /// What a step found.
@@ -88,7 +87,7 @@ impl<'a> Merge<'a> {
         let output = Arc::clone(&self.copier.output);
         output.sync()?;
         // What made records dead must be durable before they go. With fsync always it is.
-        if self.core.fsync != Fsync::Always
+        if !self.core.was_never_lazy()
             && let Some(unsynced) = self.core.unsynced.get()
         {
             unsynced.sync(self.core)?;

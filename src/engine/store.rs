@@ -11,7 +11,7 @@
 //!                                                            kvs-prepare  fills the next segment
 //!                                                            kvs-compact  merges, hints, residency
 //!                                                            kvs-expire   removes expired keys
-//!                                                            kvs-sync     with fsync everysec only
+//!                                                            kvs-sync     what is not durable yet, once a second
 //! ```
 
 use std::ops::Bound;
@@ -223,10 +223,8 @@ impl KvStore {
         workers.push(spawn("kvs-write", move || write.run(&submitted))?);
         let (prepare, place) = (Arc::clone(&core), Arc::clone(&ready));
         let preparer = spawn("kvs-prepare", move || preparer::run(&prepare, &asked, &place))?;
-        if options.fsync == Fsync::EverySec {
-            let sync = Arc::clone(&core);
-            workers.push(spawn("kvs-sync", move || syncer::run(&sync, &unsynced, &stopped))?);
-        }
+        let sync = Arc::clone(&core);
+        workers.push(spawn("kvs-sync", move || syncer::run(&sync, &unsynced, &stopped))?);
         let expirer = Expirer::new(Arc::clone(&core), Arc::clone(&committer));
         let reader = Reader { core };
         for i in 0..options.readers {
@@ -345,6 +343,12 @@ impl KvStore {
     /// Merges all segments that hold anything dead, and waits for it.
     pub fn compact(&self) -> Result<()> {
         self.start_compaction()?.recv().map_err(|_| KvsError::Closed)?
+    }
+
+    /// Has writes made durable by another policy from now on. On the way to `always`, what was written
+    /// before is durable with the next write, or within a second.
+    pub fn set_fsync(&self, policy: Fsync) {
+        self.inner.reader.core.set_fsync(policy);
     }
 
     /// Begins that in the background; what comes of it is sent.

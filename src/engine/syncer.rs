@@ -1,6 +1,7 @@
 //! fsync everysec: a thread that makes durable, once a second, what was written meanwhile.
 //!
-//! Thread: `kvs-sync`, which only exists with that policy; the compactor syncs by the same way before
+//! Thread: `kvs-sync`, which has nothing to do with other policies, but the rest when the policy was
+//! changed to `always`; the compactor syncs by the same way before
 //! a merge takes away what newer records made dead. The writer syncs a segment itself when it
 //! leaves it, so only the active one can hold unsynced bytes.
 
@@ -12,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::core::{Core, lock};
 use super::segment::{HEADER, Segment};
+use crate::config::Fsync;
 use crate::error::Result;
 
 /// How much an everysec store may lose.
@@ -72,7 +74,9 @@ impl Unsynced {
 /// The thread's body: runs until the other side of `stop` is dropped.
 pub(super) fn run(core: &Core, unsynced: &Unsynced, stop: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(INTERVAL) {
-        if unsynced.dirty.swap(false, Ordering::AcqRel)
+        // With `always` there is something only if it was not the policy before.
+        if core.fsync() != Fsync::No
+            && unsynced.dirty.swap(false, Ordering::AcqRel)
             && let Err(error) = unsynced.sync(core)
         {
             core.poison(&error);

@@ -51,6 +51,8 @@ pub struct Writer {
     /// Where the next record goes in the active segment.
     tail: u64,
     group: Group,
+    /// When the group under way is made durable.
+    policy: Fsync,
     unsynced: Arc<Unsynced>,
     /// The active segment is left when it would grow beyond this, in bytes.
     limit: u64,
@@ -78,7 +80,8 @@ impl Writer {
         let limit = core.segment_target().min(active.capacity());
         let (group, left) = (Group::new(next_seq), Vec::new());
         let helpers = Some(helpers);
-        Writer { core, active, tail, group, unsynced, limit, left, helpers }
+        let policy = core.fsync();
+        Writer { core, active, tail, group, policy, unsynced, limit, left, helpers }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -183,6 +186,7 @@ impl Writer {
 
     /// Writes the group, in pieces where a segment is full, and syncs.
     fn write(&mut self) -> Result<Vec<Piece>> {
+        self.take_policy()?;
         let (mut pieces, mut unit) = (Vec::with_capacity(1), 0);
         let (mut bytes, mut records) = (0, 0);
         while unit < self.group.units().len() {
@@ -195,8 +199,7 @@ impl Writer {
                 continue;
             }
             let (end, last) = units[fitting - 1];
-            let after_sync =
-                self.core.fsync == Fsync::Always || self.unsynced.is_durable(self.tail);
+            let after_sync = self.policy == Fsync::Always || self.unsynced.is_durable(self.tail);
             self.group.seal(records, last, after_sync);
             let write = self.active.file().write_all_at(&self.group.bytes()[bytes..end], self.tail);
             write.map_err(KvsError::io(format!("write {}", self.active.path().display())))?;
@@ -211,11 +214,22 @@ impl Writer {
             });
             (bytes, records, unit) = (end, last, unit + fitting);
         }
-        match self.core.fsync {
+        match self.policy {
             Fsync::Always => self.sync()?,
             Fsync::EverySec | Fsync::No => self.unsynced.written(),
         }
         Ok(pieces)
+    }
+
+    /// Goes over to the policy that holds now. What was written under one that does not sync is made
+    /// durable first: a record under `always` says that all before it is.
+    fn take_policy(&mut self) -> Result<()> {
+        let policy = self.core.fsync();
+        if policy == Fsync::Always && self.policy != Fsync::Always {
+            self.sync()?;
+        }
+        self.policy = policy;
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {

@@ -139,7 +139,7 @@ impl Client for LocalClient<'_> {
 
     fn writes_are_durable(&self) -> bool {
         let is_native = matches!(self.shared.backend.get(), Some(Backend::Native(_)));
-        is_native && self.shared.config.fsync == Fsync::Always
+        is_native && self.shared.config.live.fsync() == Fsync::Always
     }
 
     fn start_compaction(&mut self) -> Result<bool, Abort> {

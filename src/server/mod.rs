@@ -94,6 +94,7 @@ impl Server {
         let listener = Listener::bind(config.addr)?;
         // With the port that the system chose if it was to choose one.
         config.addr = listener.local_addr();
+        config.live.set_fsync(config.fsync);
         let (stop, stops) = bounded(8);
         let shared = Shared::new(config, stop);
         let config = &shared.config;
@@ -174,6 +175,8 @@ fn open_in_background(
     match open(shared) {
         Ok(backend) => {
             let _ = shared.backend.set(backend);
+            // Settings that were changed while it was opened.
+            shared.settings_changed();
             Ok(())
         }
         Err(error) => {

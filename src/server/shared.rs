@@ -135,6 +135,9 @@ impl Shared {
             admission.set_connections(live.max_clients.count());
             admission.set_keepalive(self.keepalive());
         }
+        if let Some(Backend::Native(store)) = self.backend.get() {
+            store.set_fsync(live.fsync());
+        }
         self.measure_index();
         self.registry.announce_change();
     }
