@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use kvs::command::{Command, Flags, Group, Run, commands};
+use kvs::command::{Command, Flags, Group, Run, Step, commands};
 
 const HEAD: &str = "\
 # Commands
@@ -25,7 +25,7 @@ is answered; one that *may grow* the store is refused when there is no room.
 fn place(command: &Command) -> &'static str {
     let is_walk = matches!(command.run, Run::Scan(_));
     match command.run {
-        Run::Local(_) => "loop",
+        Run::Local(_) | Run::Session(Step::Multi | Step::Discard) => "loop",
         Run::Read(_) => "read",
         _ if is_walk => "walk",
         _ => "write",

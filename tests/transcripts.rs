@@ -188,6 +188,6 @@ macro_rules! families {
 }
 
 families! {
-    connection databases configuration strings several_keys counters keys ordered errors
+    connection databases transactions configuration strings several_keys counters keys ordered errors
     json bytes resp3 quit protocol_error
 }

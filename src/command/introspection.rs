@@ -182,6 +182,7 @@ pub(super) fn categories(command: &Command) -> impl Iterator<Item = &'static str
         Group::Generic => Some("keyspace"),
         Group::Server => None,
         Group::Cluster => Some("connection"),
+        Group::Transaction => Some("transaction"),
         group => Some(group.name()),
     };
     let has = move |flag, name| flags.contain(flag).then_some(name);

@@ -47,6 +47,7 @@ mod slowlog;
 mod string;
 mod syntax;
 mod table;
+mod transaction;
 
 #[cfg(test)]
 mod testing;
@@ -61,6 +62,7 @@ pub use memory::MemoryUse;
 pub use numbering::{Numbers, numbered};
 pub use slowlog::SlowEntry;
 pub use table::{Command, Flags, Group, commands, is_cross_protocol, keys_of, prepare};
+pub use transaction::is_queued;
 
 use crate::protocol::{Args, Reply};
 
@@ -75,6 +77,19 @@ pub enum Run {
     Scan(fn(&dyn Reads, Args<'_>, &mut Reply<'_>) -> Outcome),
     /// Changes keys, or decides by what they hold whether to: on the writer, in order.
     Write(fn(&mut dyn Writes, Args<'_>, &mut Reply<'_>) -> Outcome),
+    /// Is about the connection's transaction: what is done is the session's affair.
+    Session(Step),
+}
+
+/// A step of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It begins.
+    Multi,
+    /// It runs.
+    Exec,
+    /// It ends without having run.
+    Discard,
 }
 
 /// Which words of a request are keys. `first` 0: none are; `last` counts from the end if negative.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     Keys, Run, acl, bitfield, bits, client, connection, counter, dump, expire, help, introspection,
-    keys, latency, lcs, lookup, memory, operations, ordered, server, slowlog, string,
+    keys, latency, lcs, lookup, memory, operations, ordered, server, slowlog, string, transaction,
 };
 use crate::protocol::Args;
 
@@ -19,6 +19,8 @@ pub enum Group {
     Bitmap,
     /// Keys in their order.
     Ordered,
+    /// Several requests as one.
+    Transaction,
     /// The connection itself.
     Connection,
     /// The server as a whole.
@@ -35,6 +37,7 @@ impl Group {
             Group::Generic => "generic",
             Group::Bitmap => "bitmap",
             Group::Ordered => "ordered",
+            Group::Transaction => "transactions",
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Cluster => "cluster",
@@ -137,7 +140,7 @@ pub struct Command {
 impl Command {
     pub(super) const fn new(group: Group, name: &'static str, arity: i32, run: Run) -> Command {
         let flags = match run {
-            Run::Local(_) => Flags::NONE,
+            Run::Local(_) | Run::Session(_) => Flags::NONE,
             Run::Read(_) | Run::Scan(_) => Flags::READONLY,
             Run::Write(_) => Flags::WRITE,
         };
@@ -210,6 +213,7 @@ pub(super) static FAMILIES: &[&[Command]] = &[
     ordered::COMMANDS,
     bits::COMMANDS,
     bitfield::COMMANDS,
+    transaction::COMMANDS,
     connection::COMMANDS,
     client::COMMANDS,
     server::COMMANDS,

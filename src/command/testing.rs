@@ -211,6 +211,7 @@ impl Session {
             },
             Run::Scan(run) => run(&self.db, args, reply),
             Run::Write(run) => run(&mut self.db, args, reply),
+            Run::Session(_) => Err("ERR no session".into()),
         };
         if let Err(abort) = outcome {
             reply.rewind(mark);

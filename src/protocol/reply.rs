@@ -35,6 +35,11 @@ impl<'a> Reply<'a> {
         self.version
     }
 
+    /// The same buffer, written in another version.
+    pub fn in_version(&mut self, version: Version) -> Reply<'_> {
+        Reply { out: self.out, version }
+    }
+
     /// How many bytes the buffer holds; a mark for [`Reply::rewind`].
     pub fn mark(&self) -> usize {
         self.out.len()

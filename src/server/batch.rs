@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::blocking::BlockingEngine;
+use super::multi::Exec;
 use super::native::{NativeReads, NativeWrites};
 use super::pipeline::Ticket;
 use crate::command::{Abort, Command, Outcome, Run};
@@ -42,6 +43,17 @@ struct Request {
     spans: Range<usize>,
     reply: Range<usize>,
     nanos: u64,
+    /// A transaction in place of words.
+    exec: Option<Box<Exec>>,
+}
+
+impl Request {
+    /// Its reply is an error that was not its own.
+    fn fail(&mut self) {
+        if let Some(exec) = &mut self.exec {
+            exec.fail();
+        }
+    }
 }
 
 /// How a request is counted.
@@ -69,6 +81,8 @@ pub struct Answered<'a> {
     pub nanos: u64,
     /// What it is answered.
     pub reply: &'a [u8],
+    /// The transaction, if the reply has gaps that are left to the loop.
+    pub exec: Option<&'a Exec>,
 }
 
 /// See the module.
@@ -80,6 +94,8 @@ pub struct Batch {
     replies: Vec<u8>,
     /// Keys that were looked for and were there, and were not.
     looked_up: (u64, u64),
+    /// What transactions take, in bytes.
+    exec_bytes: usize,
 }
 
 /// Who a request is from, and how it is to be answered.
@@ -107,6 +123,7 @@ impl Batch {
             spans: Vec::new(),
             replies: Vec::new(),
             looked_up: (0, 0),
+            exec_bytes: 0,
         })
     }
 
@@ -117,7 +134,7 @@ impl Batch {
 
     /// The bytes of the requests in it.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.exec_bytes
     }
 
     /// Adds a request: its words are copied.
@@ -137,7 +154,17 @@ impl Batch {
             bytes: at..self.bytes.len(),
             spans: first..self.spans.len(),
             reply: 0..0,
+            exec: None,
         });
+    }
+
+    /// Adds a transaction.
+    pub fn push_exec(&mut self, origin: Origin, command: &'static Command, exec: Exec) {
+        self.exec_bytes += exec.size();
+        self.push(origin, command, Args::new(&[], &[]));
+        if let Some(request) = self.requests.last_mut() {
+            request.exec = Some(Box::new(exec));
+        }
     }
 
     /// The requests in order, with their replies.
@@ -150,6 +177,7 @@ impl Batch {
             metered: request.metered,
             nanos: request.nanos,
             reply: &self.replies[request.reply.clone()],
+            exec: request.exec.as_deref().filter(|exec| exec.has_gaps()),
         })
     }
 
@@ -162,6 +190,7 @@ impl Batch {
     pub fn clear(&mut self) {
         self.requests.clear();
         self.looked_up = (0, 0);
+        self.exec_bytes = 0;
         self.bytes.clear();
         self.bytes.shrink_to(KEEP);
         self.spans.clear();
@@ -172,20 +201,20 @@ impl Batch {
 
     /// Runs every request with `run` and keeps the replies. A request that panics is answered by an
     /// error; the others go on.
-    fn run_all(&mut self, mut run: impl FnMut(&Command, u8, Args<'_>, &mut Reply<'_>) -> Outcome) {
+    fn run_all(&mut self, mut run: impl FnMut(&mut Request, Args<'_>, &mut Reply<'_>) -> Outcome) {
         for request in &mut self.requests {
             let bytes = &self.bytes[request.bytes.clone()];
             let args = Args::new(bytes, &self.spans[request.spans.clone()]);
             let start = self.replies.len();
             let mut reply = Reply::new(&mut self.replies, request.version);
-            let attempt =
-                AssertUnwindSafe(|| run(request.command, request.database, args, &mut reply));
             let begin = (request.metered.weight > 0).then(Instant::now);
+            let attempt = AssertUnwindSafe(|| run(request, args, &mut reply));
             let outcome = catch_unwind(attempt)
                 .unwrap_or_else(|_| Err("ERR internal error: the command panicked".into()));
             if let Err(abort) = outcome {
                 reply.rewind(start);
                 write_abort(&mut reply, &abort);
+                request.fail();
             }
             request.reply = start..self.replies.len();
             request.nanos = begin.map_or(0, |begin| begin.elapsed().as_nanos() as u64);
@@ -200,13 +229,14 @@ impl Batch {
             let start = self.replies.len();
             write_abort(&mut Reply::new(&mut self.replies, request.version), &abort);
             request.reply = start..self.replies.len();
+            request.fail();
         }
     }
 
     /// Runs the batch on an engine that blocks, and sends it home. On a thread of its pool.
     pub fn run_blocking(mut self: Box<Self>, engine: &BlockingEngine) {
-        self.run_all(|command, _, args, reply| {
-            engine.run(command, args, reply);
+        self.run_all(|request, args, reply| {
+            engine.run(request.command, args, reply);
             Ok(())
         });
         self.go_home();
@@ -246,10 +276,10 @@ pub fn run_read(
 impl ReadJob for Batch {
     fn run(mut self: Box<Self>, reader: &Reader) {
         let mut looked_up = (0, 0);
-        self.run_all(|command, database, args, reply| {
+        self.run_all(|request, args, reply| {
             let view = reader.view();
-            let reads = NativeReads::new(reader, &view, database, Patience::MayWait);
-            let outcome = run_read(&reads, command, args, reply);
+            let reads = NativeReads::new(reader, &view, request.database, Patience::MayWait);
+            let outcome = run_read(&reads, request.command, args, reply);
             let (hits, misses) = reads.looked_up();
             looked_up = (looked_up.0 + hits, looked_up.1 + misses);
             outcome
@@ -261,11 +291,12 @@ impl ReadJob for Batch {
 
 impl WriteJob for Batch {
     fn stage(&mut self, txn: &mut Txn<'_>) {
-        self.run_all(|command, database, args, reply| {
-            let Run::Write(run) = command.run else {
-                return Err("ERR internal error: not a writing command".into());
-            };
-            txn.unit(|txn| run(&mut NativeWrites::new(txn, database), args, reply))
+        self.run_all(|request, args, reply| match (request.command.run, &mut request.exec) {
+            (Run::Write(run), _) => {
+                txn.unit(|txn| run(&mut NativeWrites::new(txn, request.database), args, reply))
+            }
+            (_, Some(exec)) => txn.unit(|txn| exec.run(txn, reply)),
+            _ => Err("ERR internal error: not a writing command".into()),
         });
     }
 

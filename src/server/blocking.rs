@@ -80,7 +80,9 @@ impl BlockingEngine {
                 let _atomic = self.lock_keys(command, args);
                 run(&mut Blocking(&*engine), args, reply)
             }
-            Run::Local(_) => Err("ERR internal error: a local command on the pool".into()),
+            Run::Local(_) | Run::Session(_) => {
+                Err("ERR internal error: a local command on the pool".into())
+            }
         };
         if let Err(abort) = outcome {
             reply.rewind(start);

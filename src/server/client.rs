@@ -46,13 +46,9 @@ impl Client for LocalClient<'_> {
     }
 
     fn select(&mut self, database: usize) -> bool {
-        match u8::try_from(database) {
-            Ok(chosen) if database < self.shared.databases() => {
-                self.state.database = chosen;
-                true
-            }
-            _ => false,
-        }
+        let chosen = self.shared.database(database);
+        self.state.database = chosen.unwrap_or(self.state.database);
+        chosen.is_some()
     }
 
     fn list(&self, filter: &ClientFilter) -> String {
@@ -98,6 +94,7 @@ impl Client for LocalClient<'_> {
 
     fn start_over(&mut self) {
         self.state.manners.start_over();
+        self.state.multi = None;
         self.state.authenticated = !self.has_password();
     }
 

@@ -158,7 +158,7 @@ impl Dispatcher {
             let Some(conn) = conns.get_mut(answered.conn) else { continue };
             let parts = conn.parts();
             parts.session.entry().see(now);
-            let stalled = parts.session.deliver(answered.ticket, answered.reply, parts.output);
+            let stalled = parts.session.deliver(&self.shared, &answered, parts.output);
             if parts.session.is_done() {
                 conn.close_after_flush();
             } else if stalled {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::session::State;
 use super::shared::Shared;
-use crate::command::{Command, Flags};
+use crate::command::{Command, Flags, Run, Step};
 use crate::config::DebugCommand;
 
 /// What becomes of a request before it runs.
@@ -28,16 +28,34 @@ pub fn check(state: &State, shared: &Shared, command: &Command, loaded: bool) ->
     if !command.flags.contain(Flags::NO_AUTH) && state.is_guest(shared) {
         return Gate::Refused("NOAUTH Authentication required.".into());
     }
-    if command.flags.contain(Flags::DENYOOM) && shared.is_full() {
+    if state.multi.is_some() && command.flags.contain(Flags::NO_MULTI) {
+        return Gate::Refused("ERR Command not allowed inside a transaction".into());
+    }
+    if needs_room(state, command) && shared.is_full() {
         return Gate::Refused("OOM command not allowed when used memory > 'maxmemory'.".into());
     }
     if !loaded && !command.flags.contain(Flags::LOADING) {
         return Gate::Refused(shared.loading_line().into());
     }
-    if shared.pause.holds(command) {
+    let mut waits = shared.pause.holds(command);
+    if let (Some(multi), Run::Session(Step::Exec)) = (&state.multi, command.run) {
+        waits |= multi.any(|queued| shared.pause.holds(queued));
+    }
+    if waits {
         return Gate::Held;
     }
     Gate::Open
+}
+
+/// Whether it is refused where there is no room: in a transaction that goes for whatever is queued.
+fn needs_room(state: &State, command: &Command) -> bool {
+    let needs = |command: &Command| command.flags.contain(Flags::DENYOOM);
+    match (&state.multi, command.run) {
+        (None, _) => needs(command),
+        (Some(multi), Run::Session(Step::Exec)) => multi.any(needs),
+        (Some(_), Run::Session(Step::Discard)) => false,
+        (Some(_), _) => !matches!(command.name, "quit" | "reset"),
+    }
 }
 
 const PROTECTED: &str = "ERR DEBUG command not allowed. If the enable-debug-command option is set \

@@ -25,6 +25,7 @@ mod gate;
 mod histogram;
 mod info;
 mod manners;
+mod multi;
 mod native;
 mod outbox;
 mod pause;
@@ -35,6 +36,7 @@ mod session;
 mod shared;
 mod slowlog;
 mod tally;
+mod transaction;
 mod ways;
 
 use std::net::SocketAddr;

@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ahead::{Ahead, Decoded};
-use super::batch::{Metered, write_abort};
+use super::batch::{Answered, Metered, write_abort};
 use super::client::LocalClient;
 use super::gate::{self, Gate};
 use super::manners::Manners;
+use super::multi::Multi;
 use super::native::NativeReads;
 use super::outbox::Outbox;
-use super::pipeline::{Form, Pipeline, Ticket};
+use super::pipeline::{Form, Pipeline};
 use super::registry::{self, Entry, Figures};
 use super::shared::{Backend, Shared};
 use super::slowlog::Timed;
-use crate::command::{Command, Run, is_cross_protocol, prepare};
+use crate::command::{Command, Run, is_cross_protocol, is_queued, prepare};
 use crate::engine::{Patience, Reader, View};
 use crate::protocol::{Args, Decoder, JsonId, Kind, Limits, Reply, Version, write_json_error};
 use crate::reactor::{Buffer, ConnId};
@@ -66,6 +67,8 @@ pub struct State {
     pub(super) no_evict: bool,
     /// How its last command is counted.
     pub(super) metered: Metered,
+    /// The transaction that is being queued.
+    pub(super) multi: Option<Box<Multi>>,
     /// What SELECT chose.
     pub(super) database: u8,
 }
@@ -86,6 +89,7 @@ impl Session {
                 manners: Manners::default(),
                 no_evict: false,
                 metered: Metered { number: u16::MAX, weight: 0 },
+                multi: None,
                 database: 0,
             },
         }
@@ -106,8 +110,9 @@ impl Session {
             database: state.database,
             marks: mark(state.version == Version::Resp3, registry::RESP3)
                 | mark(state.stalled, registry::HELD)
+                | mark(state.multi.is_some(), registry::MULTI)
                 | mark(state.no_evict, registry::NO_EVICT),
-            queued: 0,
+            queued: state.multi.as_ref().map_or(0, |multi| multi.len()),
             input,
             room,
             output,
@@ -120,8 +125,12 @@ impl Session {
     }
 
     /// A reply came in from a worker. True if the connection was stalled and is to be served again.
-    pub fn deliver(&mut self, ticket: Ticket, reply: &[u8], out: &mut Vec<u8>) -> bool {
-        self.state.pipeline.complete(ticket, reply, out);
+    pub fn deliver(&mut self, shared: &Shared, done: &Answered<'_>, out: &mut Vec<u8>) -> bool {
+        let (ticket, reply) = (done.ticket, done.reply);
+        match done.exec {
+            None => self.state.pipeline.complete(ticket, reply, out),
+            Some(exec) => self.state.finish_exec(shared, (ticket, reply), exec, out),
+        }
         self.unstall()
     }
 
@@ -282,7 +291,7 @@ impl State {
             }
             Err(line) => {
                 turn.outbox.meter.refuse(args, line.as_bytes());
-                self.answer(form, out, |reply| reply.error(&line));
+                self.refuse(args.get(0).unwrap_or_default(), &line, form, out);
                 return Served::Taken;
             }
         };
@@ -296,14 +305,19 @@ impl State {
             }
             Gate::Refused(line) => {
                 turn.outbox.meter.reject(self.metered.number, line.as_bytes());
-                self.answer(form, out, |reply| reply.error(&line));
+                self.refuse(command.name.as_bytes(), &line, form, out);
                 return Served::Taken;
             }
         }
         // What a command asks for itself may be about its own reply.
         let form =
             if matches!(command.run, Run::Local(_)) { form } else { self.manners.form(form) };
+        if self.multi.is_some() && is_queued(command) {
+            self.queue(command, args, form, out);
+            return Served::Taken;
+        }
         let served = match (command.run, turn.backend) {
+            (Run::Session(step), _) => self.step(step, command, form, turn, out),
             (Run::Local(_), _) => {
                 self.entry.set_command(self.metered.number);
                 self.local(command, args, form, turn, out);
@@ -349,7 +363,12 @@ impl State {
     }
 
     /// Writes a reply that is there at once: into the output, or behind those that are out.
-    fn answer(&mut self, form: Form, out: &mut Vec<u8>, write: impl FnOnce(&mut Reply<'_>)) {
+    pub(super) fn answer(
+        &mut self,
+        form: Form,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Reply<'_>),
+    ) {
         let form = self.manners.form(form);
         let version = if matches!(form, Form::Json(_)) { Version::Resp3 } else { self.version };
         let encode = |out: &mut Vec<u8>| write(&mut Reply::new(out, version));
@@ -377,15 +396,10 @@ impl State {
         turn: &Turn<'_>,
         out: &mut Vec<u8>,
     ) {
-        let Run::Local(run) = command.run else { return };
         let version = self.form_version(&form);
         let mut bytes = Vec::new();
-        let mut reply = Reply::new(&mut bytes, version);
         let begin = self.begin();
-        if let Err(abort) = run(&mut LocalClient::new(self, turn.shared), args, &mut reply) {
-            reply.rewind(0);
-            write_abort(&mut reply, &abort);
-        }
+        self.run_local(command, args, version, turn.shared, &mut bytes);
         self.took(begin, command, args, turn);
         turn.outbox.meter.replied(self.metered.number, &bytes);
         let form = self.manners.form(form);
@@ -396,6 +410,24 @@ impl State {
             form.write(&bytes, out);
         } else {
             self.pipeline.answer(form, |out| out.extend_from_slice(&bytes));
+        }
+    }
+
+    /// Runs a local command and appends its reply.
+    pub(super) fn run_local(
+        &mut self,
+        command: &Command,
+        args: Args<'_>,
+        version: Version,
+        shared: &Shared,
+        out: &mut Vec<u8>,
+    ) {
+        let Run::Local(run) = command.run else { return };
+        let mut reply = Reply::new(out, version);
+        let start = reply.mark();
+        if let Err(abort) = run(&mut LocalClient::new(self, shared), args, &mut reply) {
+            reply.rewind(start);
+            write_abort(&mut reply, &abort);
         }
     }
 

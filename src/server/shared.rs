@@ -127,6 +127,11 @@ impl Shared {
         }
     }
 
+    /// The database of this number, if there is one.
+    pub(super) fn database(&self, number: usize) -> Option<u8> {
+        u8::try_from(number).ok().filter(|_| number < self.databases())
+    }
+
     /// Settings were changed: makes those take effect that are not looked up where they count.
     pub(super) fn settings_changed(&self) {
         let live = &self.config.live;

@@ -118,11 +118,7 @@ impl State {
         form: Form,
         turn: &mut Turn<'_>,
     ) -> Served {
-        if !self.pipeline.may_write() {
-            return Served::NotYet;
-        }
-        if turn.outbox.writes.len() > MOST_WAITING_WRITES {
-            turn.outbox.waiting.push(self.id);
+        if !self.may_write_now(turn) {
             return Served::NotYet;
         }
         let version = self.form_version(&form);
@@ -130,6 +126,18 @@ impl State {
             self.origin(version, |pipeline| pipeline.begin_write(keys_of(command, args), form));
         turn.outbox.writes.push(origin, command, args);
         Served::Taken
+    }
+
+    /// Whether a write may go out now. If not, the connection is woken when it may.
+    pub(super) fn may_write_now(&self, turn: &mut Turn<'_>) -> bool {
+        if !self.pipeline.may_write() {
+            return false;
+        }
+        let room = turn.outbox.writes.len() <= MOST_WAITING_WRITES;
+        if !room {
+            turn.outbox.waiting.push(self.id);
+        }
+        room
     }
 
     /// On an engine that blocks, a connection has one request under way at a time.
@@ -150,7 +158,11 @@ impl State {
         Served::Taken
     }
 
-    fn origin(&mut self, version: Version, begin: impl FnOnce(&mut Pipeline) -> Ticket) -> Origin {
+    pub(super) fn origin(
+        &mut self,
+        version: Version,
+        begin: impl FnOnce(&mut Pipeline) -> Ticket,
+    ) -> Origin {
         let ticket = begin(&mut self.pipeline);
         Origin { conn: self.id, ticket, version, database: self.database, metered: self.metered }
     }

@@ -1,0 +1,235 @@
+//! A transaction: the requests between MULTI and EXEC, and how they run.
+//!
+//! Threads: [`Multi`] gathers on the connection's loop. An [`Exec`] travels with a batch to the
+//! writer, runs there as one unit, and comes back: commands about the connection itself (PING,
+//! SELECT, CLIENT ...) are only for the loop, so the writer leaves gaps in the reply for theirs. Those
+//! of them that decide how the rest runs, SELECT and HELLO, were rehearsed before.
+//!
+//! Invariant: what is queued has passed the checks that any request has to pass.
+
+use std::ops::Range;
+
+use super::batch::write_abort;
+use super::native::NativeWrites;
+use crate::command::{Abort, Command, Outcome, Run};
+use crate::engine::Txn;
+use crate::protocol::{Args, Reply, Span, Version};
+
+/// So many bytes are queued at most: as many as one request may have.
+const MOST_QUEUED: usize = 1024 * 1024 * 1024;
+/// The replies of a transaction may have so many bytes: no client may leave more unread.
+const MOST_REPLIED: usize = 1024 * 1024 * 1024;
+
+/// A transaction that is being queued.
+#[derive(Default)]
+pub struct Multi {
+    queue: Queue,
+    /// A request was refused: nothing of it will run.
+    pub refused: bool,
+}
+
+impl Multi {
+    /// Queues a request: its words are copied. False if there is no room for it.
+    pub fn push(&mut self, command: &'static Command, args: Args<'_>) -> bool {
+        self.queue.push(command, args, MOST_QUEUED)
+    }
+
+    /// How many requests are queued.
+    pub fn len(&self) -> usize {
+        self.queue.requests.len()
+    }
+
+    /// Whether one of them is of such a command.
+    pub fn any(&self, is: impl Fn(&Command) -> bool) -> bool {
+        self.queue.requests.iter().any(|request| is(request.command))
+    }
+
+    /// What is to be run. All replies are in this version, or else in the one of the connection.
+    pub fn into_exec(self, version: Option<Version>) -> Exec {
+        Exec { queue: self.queue, version, gaps: Vec::new() }
+    }
+}
+
+/// A request that waits for EXEC.
+struct Queued {
+    command: &'static Command,
+    bytes: Range<usize>,
+    spans: Range<usize>,
+    /// The database it works on.
+    database: u8,
+    /// How it is answered.
+    version: Version,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: Vec<Queued>,
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl Queue {
+    /// Adds a request, unless it would be more than `most` bytes then.
+    fn push(&mut self, command: &'static Command, args: Args<'_>, most: usize) -> bool {
+        let (bytes, spans) = args.parts();
+        if self.size() + bytes.len() + size_of_val(spans) + size_of::<Queued>() > most {
+            return false;
+        }
+        let (at, first) = (self.bytes.len(), self.spans.len());
+        self.bytes.extend_from_slice(bytes);
+        self.spans.extend_from_slice(spans);
+        self.requests.push(Queued {
+            command,
+            bytes: at..self.bytes.len(),
+            spans: first..self.spans.len(),
+            database: 0,
+            version: Version::default(),
+        });
+        true
+    }
+
+    /// The bytes that it takes.
+    fn size(&self) -> usize {
+        self.bytes.len()
+            + size_of_val(self.spans.as_slice())
+            + size_of_val(self.requests.as_slice())
+    }
+
+    fn args(&self, request: &Queued) -> Args<'_> {
+        Args::new(&self.bytes[request.bytes.clone()], &self.spans[request.spans.clone()])
+    }
+}
+
+/// A place in the reply where that of a local command goes.
+#[derive(Clone, Copy)]
+pub struct Gap {
+    /// Which request it is.
+    request: usize,
+    /// Where, in bytes from the start.
+    pub at: usize,
+}
+
+/// A transaction that runs. See the module.
+pub struct Exec {
+    queue: Queue,
+    /// What all replies are in, whatever the connection speaks.
+    pub version: Option<Version>,
+    gaps: Vec<Gap>,
+}
+
+impl Exec {
+    /// The number of requests.
+    pub fn len(&self) -> usize {
+        self.queue.requests.len()
+    }
+
+    /// The bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.queue.size()
+    }
+
+    /// How many of its requests are only for the loop.
+    pub fn local(&self) -> usize {
+        let is_local = |request: &&Queued| matches!(request.command.run, Run::Local(_));
+        self.queue.requests.iter().filter(is_local).count()
+    }
+
+    /// Decides for each request in turn how it runs: `decide` gets its command and its words, and
+    /// returns the database and the version as they are behind it.
+    pub fn rehearse(
+        &mut self,
+        (mut database, mut version): (u8, Version),
+        mut decide: impl FnMut(&Command, Args<'_>) -> (u8, Version),
+    ) {
+        for i in 0..self.queue.requests.len() {
+            let request = &mut self.queue.requests[i];
+            (request.database, request.version) = (database, self.version.unwrap_or(version));
+            let request = &self.queue.requests[i];
+            (database, version) = decide(request.command, self.queue.args(request));
+        }
+    }
+
+    /// The local requests whose replies are missing in what the writer wrote: where, and what.
+    pub fn gaps(&self) -> impl Iterator<Item = (usize, &'static Command, Args<'_>)> {
+        self.gaps.iter().map(|gap| {
+            let request = &self.queue.requests[gap.request];
+            (gap.at, request.command, self.queue.args(request))
+        })
+    }
+
+    /// Whether something of the reply is missing.
+    pub fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// Leaves no gaps: the transaction failed, and its reply is whole.
+    pub fn fail(&mut self) {
+        self.gaps.clear();
+    }
+
+    /// Makes room for all replies without the writer: for a transaction of local commands.
+    pub fn of_gaps_only(&mut self, reply: &mut Reply<'_>) {
+        reply.array(self.len());
+        self.gaps = (0..self.len()).map(|request| Gap { request, at: reply.mark() }).collect();
+    }
+
+    /// Runs it on the writer, within a unit: a command that fails is answered by its error, and the
+    /// others run all the same.
+    pub fn run(&mut self, txn: &mut Txn<'_>, reply: &mut Reply<'_>) -> Outcome {
+        let start = reply.mark();
+        reply.array(self.len());
+        for (i, request) in self.queue.requests.iter().enumerate() {
+            let mut reply = reply.in_version(request.version);
+            let mark = reply.mark();
+            let outcome = match request.command.run {
+                Run::Local(_) => {
+                    self.gaps.push(Gap { request: i, at: mark - start });
+                    Ok(())
+                }
+                _ => run_one(txn, request, self.queue.args(request), &mut reply),
+            };
+            if let Err(abort) = outcome {
+                reply.rewind(mark);
+                write_abort(&mut reply, &abort);
+            }
+            if reply.mark() - start > MOST_REPLIED {
+                return Err(
+                    "ERR the replies of the transaction are too large; it was not run".into()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run_one(
+    txn: &mut Txn<'_>,
+    request: &Queued,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<(), Abort> {
+    let database = request.database;
+    match request.command.run {
+        Run::Read(run) | Run::Scan(run) => run(&NativeWrites::new(txn, database), args, reply),
+        Run::Write(run) => txn.part(|txn| run(&mut NativeWrites::new(txn, database), args, reply)),
+        Run::Local(_) | Run::Session(_) => Err("ERR internal error: not for the writer".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::lookup;
+
+    #[test]
+    fn the_queue_is_bounded_in_all_that_it_takes() {
+        let ping = lookup(b"ping").unwrap();
+        let mut queue = Queue::default();
+        let spans = [Span { start: 0, len: 4 }];
+        while queue.push(ping, Args::new(b"PING", &spans), 4096) {
+            assert!(queue.size() <= 4096);
+        }
+        assert!(queue.requests.len() > 20 && queue.requests.len() < 4096 / 48);
+        assert!(!queue.push(ping, Args::new(&[b'x'; 5000], &spans), 4096));
+    }
+}
