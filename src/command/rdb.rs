@@ -217,6 +217,8 @@ const fn crc_table() -> [u64; 256] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -268,6 +270,30 @@ mod tests {
         // 264 bytes from one back, after one.
         let value = decode(&sealed(b"\x00\xc3\x05\x41\x09\x00z\xe0\xff\x00")).unwrap();
         assert_eq!(value, [b'z'; 265]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_comes_back(value: Vec<u8>) {
+            prop_assert_eq!(decode(&encode(&value)), Ok(value));
+        }
+
+        #[test]
+        fn garbage_makes_no_panic(tag in 0xc0u8..0xc5, garbage: Vec<u8>) {
+            let _ = decode(&garbage);
+            let _ = decode(&sealed(&garbage));
+            let _ = decode(&sealed(&[&[TYPE_STRING, tag], &garbage[..]].concat()));
+        }
+
+        /// Of every literal and repetition, the bytes that it stands for and no others.
+        #[test]
+        fn what_is_compressed_has_the_length_it_announces(len in 0u8..64, garbage: Vec<u8>) {
+            let head = [TYPE_STRING, TAG_LZF, (garbage.len() as u8).min(63), len];
+            let body = &garbage[..garbage.len().min(63)];
+            if let Ok(value) = decode(&sealed(&[&head[..], body].concat())) {
+                prop_assert_eq!(value.len(), usize::from(len));
+            }
+        }
     }
 
     #[test]
