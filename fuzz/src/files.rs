@@ -131,7 +131,7 @@ fn check_order(found: &Scan<'_>, base: u64, len: usize) {
     }
     assert!(at <= base + len as u64 && found.end <= base + len as u64);
     assert!(found.torn.is_none_or(|torn| found.end < torn && torn <= base + len as u64));
-    for (at, record) in &found.unreadable {
+    for (at, record) in &found.told().collect::<Vec<_>>() {
         let within = |range: &std::ops::Range<u64>| {
             range.start <= *at && at + record.size() as u64 <= range.end
         };

@@ -102,10 +102,10 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// The builder for what a scan found.
-    pub fn from_scan(scan: &Scan<'a>) -> Builder<'a> {
+    pub fn from_scan(scan: &'a Scan<'_>) -> Builder<'a> {
         let mut builder = Builder::default();
-        for (offset, record) in scan.records.iter().chain(&scan.unreadable) {
-            builder.add_record(*offset, record);
+        for (offset, record) in scan.records.iter().copied().chain(scan.told()) {
+            builder.add_record(offset, &record);
         }
         builder
     }

@@ -26,6 +26,7 @@ mod hint_file;
 pub mod keydir;
 pub mod manifest;
 mod memory;
+mod mend;
 mod merge;
 mod mmap;
 mod options;

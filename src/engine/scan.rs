@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use super::mend;
 use super::record::{self, Fault, Record};
 use super::segment::Origin;
 
@@ -31,6 +32,19 @@ pub enum Tail {
     Holes,
 }
 
+impl Scan<'_> {
+    /// What is known of the records within the damage. Each is taken for one that sets its key,
+    /// whatever it was, so that the key answers with the damage; but for a mended clear, which would
+    /// bring back a whole database.
+    pub fn told(&self) -> impl Iterator<Item = (u64, Record<'_>)> {
+        let mended = self.mended.iter().filter_map(|(offset, bytes)| {
+            let record = record::parse(bytes).ok()?;
+            Some((*offset, Record { flags: record.flags & record::CLEAR, ..record }))
+        });
+        self.unreadable.iter().copied().chain(mended)
+    }
+}
+
 impl Tail {
     /// How the newest segment may end, if the machine is in the same run as when it was last open.
     pub fn after(same_boot: bool) -> Tail {
@@ -46,6 +60,8 @@ pub struct Scan<'a> {
     /// Records within the damage that still tell their key: all that is known of them is that they
     /// lie between two others and have the right length.
     pub unreadable: Vec<(u64, Record<'a>)>,
+    /// Records within the damage of which one bit had flipped, with it flipped back.
+    pub mended: Vec<(u64, Vec<u8>)>,
     /// Where there should be records and are none, as offsets in the file.
     pub damage: Vec<Range<u64>>,
     /// Where the records end.
@@ -78,8 +94,13 @@ pub fn scan(bytes: &[u8], base: u64, origin: Origin, tail: Tail) -> Scan<'_> {
                 let next = next_record(bytes, at + 1, |_| true);
                 let next = next.unwrap_or_else(|| at + written(&bytes[at..], tail));
                 scan.damage.push(base + at as u64..base + next as u64);
-                let unreadable = unreadable(&bytes[at..next], base + at as u64);
-                scan.unreadable.extend(unreadable.unwrap_or_default());
+                match mend::mended(&bytes[at..next]) {
+                    Some(mended) => scan.mended.push((base + at as u64, mended)),
+                    None => {
+                        let unreadable = unreadable(&bytes[at..next], base + at as u64);
+                        scan.unreadable.extend(unreadable.unwrap_or_default());
+                    }
+                }
                 batch = None;
                 at = next;
             }
@@ -98,8 +119,7 @@ pub fn scan(bytes: &[u8], base: u64, origin: Origin, tail: Tail) -> Scan<'_> {
     scan
 }
 
-/// The records in damaged bytes by what their headers say, if these fit together. Each is taken for
-/// one that sets its key, whatever it was, so that the key answers with the damage.
+/// The records in damaged bytes by what their headers say, if these fit together.
 fn unreadable(bytes: &[u8], base: u64) -> Option<Vec<(u64, Record<'_>)>> {
     let (mut at, mut records) = (0, Vec::new());
     while at < bytes.len() {

@@ -166,14 +166,14 @@ fn guess(origin: Origin, range: &Range<u64>, scan: &Scan<'_>, last: u64) -> (Vec
     let low = before.map_or(last, |(_, record)| record.seq);
     let high = behind.map_or(low + FARTHEST, |(_, record)| record.seq);
     let (mut gone, mut bytes) = (Vec::new(), 0);
-    for (offset, record) in scan.unreadable.iter().filter(|(offset, _)| range.contains(offset)) {
+    for (offset, record) in scan.told().filter(|(offset, _)| range.contains(offset)) {
         if origin == Origin::Log && low < record.seq && record.seq < high {
             bytes += record.size() as u64;
             gone.push(Gone {
                 database: record.database,
                 key: record.key.to_vec(),
                 seq: record.seq,
-                offset: *offset,
+                offset,
                 what: Was::Value,
                 superseded: false,
                 hides: false,
