@@ -187,6 +187,13 @@ fn complain_of_damage(server: &Process) {
     assert!(!server.log().contains("damaged"), "it found damage");
 }
 
+/// `kvs check` finds nothing wrong in what a kill left.
+fn check_files(dir: &Path) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvs"));
+    let output = command.args(["check", "--dir"]).arg(dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
 fn flags(random: &mut Random) -> Vec<&'static str> {
     let choices: [&[&[&str]]; 5] = [
         &[&["--fsync", "always"], &["--fsync", "no"], &["--fsync", "everysec"]],
@@ -220,6 +227,9 @@ fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
         while random.below(2) == 0 {
             kill_in_recovery(dir.path(), usual, &mut random);
             in_recovery += 1;
+        }
+        if round > 0 {
+            check_files(dir.path());
         }
         let flags = flags(&mut random);
         let began = Instant::now();
