@@ -439,3 +439,17 @@ fn kvs_names_the_server_that_has_the_directory() {
     assert_eq!(server.terminate().code(), Some(0));
     assert_eq!(kvs.ok(&["get", "k"]), "v\n");
 }
+
+#[test]
+fn a_password_is_sent_first() {
+    let server = Server::start(&[]);
+    let client = Subject::client(&server);
+    assert_eq!(client.ok(&["call", "config", "set", "requirepass", "secret"]), "OK\n");
+    assert_fails(&client.run(&["get", "k"]), 1, "NOAUTH Authentication required.");
+    assert_fails(&client.run(&["get", "k", "--password", "x"]), 1, "WRONGPASS");
+    assert_eq!(client.ok(&["--password", "secret", "set", "k", "v"]), "");
+    assert_eq!(client.ok(&["get", "k", "--password", "secret"]), "v\n");
+    let mut command = Command::new(CLIENT);
+    command.args(&client.flags).args(["get", "k"]).env("KVS_PASSWORD", "secret");
+    assert_eq!(command.output().unwrap().stdout, b"v\n");
+}

@@ -346,3 +346,34 @@ fn connections_know_their_own_addresses() {
     let line = String::from_utf8(line).unwrap();
     assert!(line.contains(&format!("laddr={} ", server.addr())), "{line}");
 }
+
+/// The system asks silent peers whether they are still there, from the next connection on.
+#[test]
+#[cfg(target_os = "linux")]
+fn silent_peers_are_probed() {
+    /// The kind of timer that runs for the server's end of a connection, from /proc/net/tcp.
+    fn timer(server: std::net::SocketAddr, client: &TcpStream) -> String {
+        let port = |addr: std::net::SocketAddr| format!(":{:04X}", addr.port());
+        let (local, remote) = (port(server), port(client.local_addr().unwrap()));
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let ends = table.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let is = fields[1].ends_with(&local) && fields[2].ends_with(&remote);
+            is.then(|| fields[5][..2].to_owned())
+        });
+        ends.unwrap()
+    }
+    let server = Running::start(|_| {});
+    let mut client = server.client();
+    let ask = |stream: &mut TcpStream| {
+        stream.write_all(b"ping\n").unwrap();
+        expect(stream, b"+PONG\r\n");
+    };
+    for (seconds, kind) in [("300", "02"), ("0", "00")] {
+        client.command(&["CONFIG", "SET", "tcp-keepalive", seconds]).unwrap();
+        let mut stream = raw(server.addr());
+        ask(&mut stream);
+        // Another timer runs until what was sent is acknowledged.
+        wait_for("its timer", || (timer(server.addr(), &stream) == kind).then_some(()));
+    }
+}

@@ -20,6 +20,9 @@ use shared::{Done, Output, Stop, Word};
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Some(Duration::from_secs(5)), io: Some(Duration::from_secs(60)) };
 
+/// Names the variable that holds the password, if the server asks for one.
+const PASSWORD: &str = "KVS_PASSWORD";
+
 const EXAMPLES: &str = "\
 Examples:
   kvs-client set name Ada
@@ -45,6 +48,9 @@ struct Args {
         value_parser = address
     )]
     addr: SocketAddr,
+    /// What to log in with; rather in the variable KVS_PASSWORD, as flags are seen by all.
+    #[arg(long, global = true, value_name = "PASSWORD")]
+    password: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -108,6 +114,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<Done, Stop> {
     let mut client = Client::connect_with(args.addr, TIMEOUTS)?;
+    if let Some(password) = args.password.or_else(|| std::env::var(PASSWORD).ok()) {
+        client.command(&["AUTH", &password])?;
+    }
     match args.command {
         Command::Set { key, value } => client.set(key, value)?,
         Command::Get { key } => get(&mut client, &key)?,
