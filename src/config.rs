@@ -90,6 +90,8 @@ pub struct Settings {
     pub engine: Option<String>,
     /// `dir`
     pub dir: Option<PathBuf>,
+    /// `backup-dir`
+    pub backup_dir: Option<PathBuf>,
     /// `fsync`
     pub fsync: Option<String>,
     /// `segment-bytes`
@@ -119,6 +121,8 @@ pub struct Config {
     pub engine: EngineKind,
     /// The store's directory.
     pub dir: PathBuf,
+    /// Where backups go.
+    pub backup_dir: PathBuf,
     /// When writes are made durable, to begin with.
     pub fsync: Fsync,
     /// The size that segments are closed at, in bytes.
@@ -165,8 +169,9 @@ impl Settings {
             "bind" => &mut self.bind,
             "port" => &mut self.port,
             "engine" => &mut self.engine,
-            "dir" => {
-                self.dir = Some(value.into());
+            "dir" | "backup-dir" => {
+                let place = if name == "dir" { &mut self.dir } else { &mut self.backup_dir };
+                *place = Some(value.into());
                 return Ok(());
             }
             "fsync" | "appendfsync" => &mut self.fsync,
@@ -223,6 +228,7 @@ impl Settings {
             port,
             engine: self.engine.or(below.engine),
             dir: self.dir.or(below.dir),
+            backup_dir: self.backup_dir.or(below.backup_dir),
             fsync: self.fsync.or(below.fsync),
             segment_bytes: self.segment_bytes.or(below.segment_bytes),
             loops: self.loops.or(below.loops),
@@ -238,6 +244,7 @@ impl Settings {
     /// Checks everything and fills in the defaults.
     pub fn check(self) -> Result<Config> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let dir = self.dir.clone().unwrap_or_else(|| ".".into());
         let live = Live::default();
         for (name, value) in &self.live {
             let invalid = |why: String| KvsError::Invalid(format!("{name}: {why}"));
@@ -250,7 +257,8 @@ impl Settings {
         Ok(Config {
             addr: self.addr()?,
             engine: engine(self.engine.as_deref())?,
-            dir: self.dir.unwrap_or_else(|| ".".into()),
+            backup_dir: self.backup_dir.unwrap_or_else(|| dir.join("backups")),
+            dir,
             fsync,
             segment_bytes: number(
                 "segment-bytes",

@@ -60,6 +60,8 @@ pub enum KvsError {
     Invalid(String),
     /// The engine does not have this operation.
     Unsupported(&'static str),
+    /// A backup is being made, and there is but one at a time.
+    BackupUnderWay,
     /// The store is closed or closing.
     Closed,
     /// A reply that breaks the protocol.
@@ -107,6 +109,7 @@ impl fmt::Display for KvsError {
             | KvsError::Protocol(message)
             | KvsError::Server(message) => f.write_str(message),
             KvsError::Unsupported(what) => write!(f, "this engine has no {what}"),
+            KvsError::BackupUnderWay => f.write_str("Background save already in progress"),
             KvsError::Closed => f.write_str("the store is closed"),
         }
     }

@@ -302,6 +302,21 @@ fn kvs_checks() {
 }
 
 #[test]
+fn kvs_backs_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let kvs = Subject::kvs(dir.path());
+    assert_eq!(kvs.ok(&["set", "color", "blue"]), "");
+    let copy = dir.path().join("backups/copy");
+    assert_well(&kvs.run(&["backup", copy.to_str().unwrap()]), "backed up ");
+    assert_eq!(kvs.ok(&["set", "color", "red"]), "");
+    assert_fails(&kvs.run(&["backup", copy.to_str().unwrap()]), 1, "is there already");
+    let copy = Subject::kvs(&copy);
+    assert!(copy.ok(&["check"]).contains(" sound; "));
+    assert_eq!(copy.ok(&["get", "color"]), "blue\n");
+    assert_eq!(kvs.ok(&["get", "color"]), "red\n");
+}
+
+#[test]
 fn kvs_repairs() {
     let dir = tempfile::tempdir().unwrap();
     let kvs = Subject::kvs(dir.path());

@@ -39,6 +39,9 @@ struct Flags {
     /// The directory of the store [default: the current one]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Where SAVE and BGSAVE put backups [default: backups, in the directory of the store]
+    #[arg(long, value_name = "DIR")]
+    backup_dir: Option<PathBuf>,
     /// When an acknowledged write is on disk: always, everysec or no [default: always]
     #[arg(long, value_name = "POLICY")]
     fsync: Option<String>,
@@ -90,6 +93,7 @@ impl Flags {
             addr: self.addr,
             engine: self.engine,
             dir: self.dir,
+            backup_dir: self.backup_dir,
             fsync: self.fsync,
             segment_bytes: self.segment_bytes,
             loops: self.loops,

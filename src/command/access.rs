@@ -140,6 +140,18 @@ pub trait Reads {
         Ok(picked)
     }
 
+    /// Makes a backup of all databases, in a directory of this name or of one that tells the time.
+    /// It is on the disk when this returns.
+    fn backup(&self, name: Option<&str>) -> Result<(), Abort> {
+        let _ = name;
+        Err(Abort::Failed(KvsError::Unsupported("backups")))
+    }
+
+    /// Begins to make one in the background.
+    fn begin_backup(&self, name: Option<&str>) -> Result<(), Abort> {
+        self.backup(name)
+    }
+
     /// One step of an iteration in an order of the engine's own: visits about `count` keys from
     /// `cursor` (0 starts, any other is some place) and returns the next cursor (0: done). A key that
     /// is there throughout the iteration is visited at least once.
@@ -274,6 +286,10 @@ pub trait Client {
     /// Writes the settings back to the configuration file; whether there is one.
     fn rewrite_settings(&mut self) -> Result<bool, KvsError> {
         Ok(false)
+    }
+    /// When the last backup was made, in seconds since 1970.
+    fn last_backup(&self) -> u64 {
+        0
     }
     /// Stops the server as SIGTERM does.
     fn shutdown(&mut self);

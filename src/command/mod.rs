@@ -11,11 +11,12 @@
 //! - A function is only called with words that [`prepare`] has let pass, so the arity holds.
 //! - It writes one whole reply (SHUTDOWN alone writes none), or returns an [`Abort`]; then the
 //!   caller rewinds the reply to where it began and writes [`Abort::error_line`].
-//! - What a `Read` or a `Scan` does can be done again: it changes nothing but the reply.
+//! - What a `Read` does can be done again: it changes nothing but the reply. A `Scan` changes no key.
 //! - A `Write` finds out whether its request is at fault before it changes anything.
 
 mod access;
 mod acl;
+mod backup;
 mod bitfield;
 mod bits;
 mod client;

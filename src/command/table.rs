@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use super::{
-    Keys, Run, acl, bitfield, bits, client, connection, counter, dump, expire, help, introspection,
-    keys, latency, lcs, lookup, memory, operations, ordered, server, slowlog, string, transaction,
+    Keys, Run, acl, backup, bitfield, bits, client, connection, counter, dump, expire, help,
+    introspection, keys, latency, lcs, lookup, memory, operations, ordered, server, slowlog,
+    string, transaction,
 };
 use crate::protocol::Args;
 
@@ -222,6 +223,7 @@ pub(super) static FAMILIES: &[&[Command]] = &[
     memory::COMMANDS,
     operations::COMMANDS,
     acl::COMMANDS,
+    backup::COMMANDS,
     help::COMMANDS,
     introspection::COMMANDS,
 ];

@@ -52,6 +52,7 @@ pub static PARAMETERS: &[Parameter] = &[
         },
     },
     live("appendonly", Kind::Only { value: "yes", why: "every write goes to the log" }),
+    fixed("backup-dir", "backup-dir", |config| config.backup_dir.display().to_string()),
     fixed("bind", "bind", |config| config.addr.ip().to_string()),
     live(
         "client-output-buffer-limit",

@@ -6,11 +6,13 @@
 //! `snapshot` (reading), `group`, `changed`, `txn`, `writer` and `commit` (writing), `recovery`,
 //! `compactor`, `expiry`, and `store`, which starts the threads.
 
+mod backup;
 mod batch;
 mod changed;
 pub mod check;
 mod commit;
 mod compactor;
+mod composed;
 mod copier;
 mod copy;
 mod core;
@@ -53,6 +55,7 @@ mod writer;
 pub use crate::config::Fsync;
 use crate::error::Result;
 
+pub use backup::{BackupStatus, Backups};
 pub use batch::Batch;
 pub use commit::WriteJob;
 pub use core::DATABASES;

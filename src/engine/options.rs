@@ -24,6 +24,7 @@ pub struct Options {
     pub(super) ordered: bool,
     pub(super) compact_rate: u64,
     pub(super) lock_wait: Duration,
+    pub(super) backup_dir: Option<PathBuf>,
     pub(super) stats: Arc<EngineStats>,
 }
 
@@ -45,6 +46,7 @@ impl Options {
             ordered: true,
             compact_rate: 64 * 1024 * 1024,
             lock_wait: Duration::from_secs(3),
+            backup_dir: None,
             stats: Arc::default(),
         }
     }
@@ -83,6 +85,12 @@ impl Options {
     /// How long an open waits for another process to let go of the directory.
     pub fn lock_wait(mut self, wait: Duration) -> Options {
         self.lock_wait = wait;
+        self
+    }
+
+    /// Where backups go that have a name only; `backups` in the store's directory otherwise.
+    pub fn backup_dir(mut self, dir: impl Into<PathBuf>) -> Options {
+        self.backup_dir = Some(dir.into());
         self
     }
 

@@ -12,16 +12,18 @@
 //!                                                            kvs-compact  merges, hints, residency
 //!                                                            kvs-expire   removes expired keys
 //!                                                            kvs-sync     what is not durable yet, once a second
+//!                                                            kvs-backup   while a backup is made
 //! ```
 
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 
 use super::KvsEngine;
+use super::backup::Backups;
 use super::batch::Batch;
 use super::commit::{Committer, WriteJob};
 use super::compactor::{Chore, Compactor};
@@ -58,6 +60,7 @@ pub trait ReadJob: Send {
 #[derive(Clone)]
 pub struct Reader {
     core: Arc<Core>,
+    backups: Arc<Backups>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -109,6 +112,11 @@ impl Reader {
     /// Whether the disk is full: values are refused until there is room.
     pub fn disk_is_full(&self) -> bool {
         self.core.reserve.is_full()
+    }
+
+    /// Makes backups, and tells what became of them.
+    pub fn backups(&self) -> &Arc<Backups> {
+        &self.backups
     }
 
     /// An error once the store refuses writes.
@@ -226,7 +234,9 @@ impl KvStore {
         let sync = Arc::clone(&core);
         workers.push(spawn("kvs-sync", move || syncer::run(&sync, &unsynced, &stopped))?);
         let expirer = Expirer::new(Arc::clone(&core), Arc::clone(&committer));
-        let reader = Reader { core };
+        let root = options.backup_dir.clone().unwrap_or_else(|| options.dir.join("backups"));
+        let backups = Backups::new(Arc::clone(&core), Arc::clone(&committer), root);
+        let reader = Reader { core, backups: Arc::clone(&backups) };
         for i in 0..options.readers {
             let (reader, wanted) = (reader.clone(), wanted.clone());
             workers.push(spawn(format!("kvs-read-{i}"), move || read_worker(&reader, &wanted))?);
@@ -237,6 +247,7 @@ impl KvStore {
             preparer,
             compactor: spawn("kvs-compact", move || compactor.run())?,
             expirer: spawn("kvs-expire", move || expirer.run())?,
+            backups,
             lock: occupied.lock,
         };
         let queues = Some(Queues { writes, reads, chores, _sync_stop: sync_stop });
@@ -356,6 +367,12 @@ impl KvStore {
         let (done, finished) = bounded(1);
         self.queues()?.chores.send(Chore::CompactAll(done)).map_err(|_| KvsError::Closed)?;
         Ok(finished)
+    }
+
+    /// Makes a copy of the store as it is now in the directory `dest`, which must not be there or be
+    /// empty. Reads and writes go on meanwhile. The copy is complete and durable when this returns.
+    pub fn backup(&self, dest: impl AsRef<Path>) -> Result<()> {
+        self.inner.reader.backups.make(dest.as_ref())
     }
 
     /// Sets the value of a key.

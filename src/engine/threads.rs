@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::backup::Backups;
 use super::commit::Committer;
 use super::core::{Core, lock};
 use super::fs::Lock;
@@ -25,6 +26,8 @@ pub(super) struct Threads {
     pub(super) compactor: JoinHandle<Vec<Arc<Segment>>>,
     /// The thread that ends when it is told to.
     pub(super) expirer: JoinHandle<()>,
+    /// May have a thread that ends by itself.
+    pub(super) backups: Arc<Backups>,
     /// Holds the directory's lock as long as the store is open.
     pub(super) lock: Lock,
 }
@@ -56,6 +59,7 @@ impl Threads {
         for worker in self.workers {
             join(worker);
         }
+        self.backups.wait();
         let closed = committer.with_writer(Writer::close);
         join(self.preparer);
         let mut unhinted = join(self.compactor).unwrap_or_default();

@@ -278,6 +278,26 @@ impl Writer {
         Ok(())
     }
 
+    /// Closes the active segment, unless it is empty, and goes on in a new one: everything that was
+    /// written until now is in closed segments then, durably. The number of the new one.
+    pub(super) fn close_active(&mut self) -> Result<u64> {
+        self.core.check_poison()?;
+        if self.helpers.is_none() {
+            return Err(KvsError::Closed);
+        }
+        if self.tail > HEADER as u64 {
+            match self.rotate(0) {
+                Ok(()) => self.tell_helpers(),
+                Err(error) if is_no_space(&error) => return Err(KvsError::NoSpace),
+                Err(error) => {
+                    self.core.poison(&error);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self.active.number())
+    }
+
     /// The prepared segment, if it has room for `needed` bytes. It must also have a larger number
     /// than the active one, which it has not if the active one was made in a hurry meanwhile: the
     /// newest segment is the one with the largest number.

@@ -180,6 +180,10 @@ impl Client for LocalClient<'_> {
         self.shared.config.rewrite()
     }
 
+    fn last_backup(&self) -> u64 {
+        self.shared.backups().map_or(0, |backups| backups.status().last_success_secs())
+    }
+
     fn shutdown(&mut self) {
         log::info!("SHUTDOWN was called by {}", self.state.entry.peer.addr);
         // Full means that the stop is under way.

@@ -3,11 +3,12 @@
 //! Thread: an event loop; reads counters only.
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use super::process::{self, human};
 use super::shared::{Backend, Shared};
 use crate::command::now_ms;
-use crate::engine::DATABASES;
+use crate::engine::{BackupStatus, DATABASES};
 
 /// The version of Redis whose behaviour clients may expect.
 pub const REDIS_VERSION: &str = "7.0.15";
@@ -135,6 +136,9 @@ fn persistence(shared: &Shared, text: &mut String) {
     let status = if cause.is_none() && !full { "ok" } else { "err" };
     put(text, "loading", u8::from(shared.backend.get().is_none()));
     put(text, "async_loading", 0);
+    if let Some(store) = store {
+        backups(store.reader().backups().status(), shared.engine_stats.group_records.get(), text);
+    }
     put(text, "aof_enabled", u8::from(store.is_some()));
     put(text, "aof_rewrite_in_progress", u8::from(shared.is_compacting()));
     put(text, "aof_rewrite_scheduled", 0);
@@ -149,6 +153,17 @@ fn persistence(shared: &Shared, text: &mut String) {
     if let Some(cause) = cause {
         put(text, "writes_refused_since", cause);
     }
+}
+
+/// `written`: how many records there were so far.
+fn backups(status: BackupStatus, written: u64, text: &mut String) {
+    let seconds = |time: Option<Duration>| time.map_or(-1, |time| time.as_secs() as i64);
+    put(text, "rdb_changes_since_last_save", written.saturating_sub(status.records));
+    put(text, "rdb_bgsave_in_progress", u8::from(status.running.is_some()));
+    put(text, "rdb_last_save_time", status.last_success_secs());
+    put(text, "rdb_last_bgsave_status", if status.is_well { "ok" } else { "err" });
+    put(text, "rdb_last_bgsave_time_sec", seconds(status.took));
+    put(text, "rdb_current_bgsave_time_sec", seconds(status.running.map(|at| at.elapsed())));
 }
 
 fn stats(shared: &Shared, text: &mut String) {

@@ -197,6 +197,7 @@ fn open_backend(config: &Config, fs: Arc<dyn Fs>, shared: &Shared) -> Result<Bac
                 .segment_bytes(config.segment_bytes)
                 .readers(config.readers)
                 .ordered(config.ordered)
+                .backup_dir(&config.backup_dir)
                 .stats(Arc::clone(&shared.engine_stats))
                 .open()?;
             let took = Duration::from_micros(shared.engine_stats.open_micros.get());

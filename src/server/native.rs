@@ -136,6 +136,18 @@ impl Reads for NativeReads<'_> {
         Ok(self.reader.snapshot(self.database).walk(range, walk(way, true), visit)?)
     }
 
+    fn backup(&self, name: Option<&str>) -> Result<(), Abort> {
+        self.check_patience()?;
+        let backups = self.reader.backups();
+        Ok(backups.named(name).and_then(|dest| backups.make(&dest))?)
+    }
+
+    fn begin_backup(&self, name: Option<&str>) -> Result<(), Abort> {
+        self.check_patience()?;
+        let backups = self.reader.backups();
+        Ok(backups.named(name).and_then(|dest| backups.begin_in_background(dest))?)
+    }
+
     fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(&[u8])) -> Result<u64, Abort> {
         self.check_patience()?;
         Ok(self.reader.scan(self.database, cursor, count, visit)?)

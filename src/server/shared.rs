@@ -14,7 +14,7 @@ use super::registry::Registry;
 use super::slowlog::SlowLog;
 use crate::command::Abort;
 use crate::config::Config;
-use crate::engine::{DATABASES, KvStore};
+use crate::engine::{Backups, DATABASES, KvStore};
 use crate::error::KvsError;
 use crate::reactor::{Admission, Stats};
 use crate::stats::{Counter, EngineStats};
@@ -130,6 +130,14 @@ impl Shared {
     /// The database of this number, if there is one.
     pub(super) fn database(&self, number: usize) -> Option<u8> {
         u8::try_from(number).ok().filter(|_| number < self.databases())
+    }
+
+    /// What makes backups, once the store is open.
+    pub(super) fn backups(&self) -> Option<&Arc<Backups>> {
+        match self.backend.get() {
+            Some(Backend::Native(store)) => Some(store.reader().backups()),
+            _ => None,
+        }
     }
 
     /// Settings were changed: makes those take effect that are not looked up where they count.

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kvs::engine::fs::{File, Fs, Lock, Map, OsFs};
@@ -23,6 +24,7 @@ struct State {
     /// Files that hold bytes which no sync followed yet.
     unsynced: Mutex<HashSet<PathBuf>>,
     complaints: Mutex<Vec<String>>,
+    no_links: AtomicBool,
 }
 
 /// See the module. Clones share their rules.
@@ -43,6 +45,11 @@ impl Faulty {
         rule: impl Fn(&Path, u64) -> Option<io::ErrorKind> + Send + 'static,
     ) {
         *self.state.create_rule.lock().unwrap() = Some(Box::new(rule));
+    }
+
+    /// There are no hard links, as on some file systems and between any two.
+    pub fn refuse_links(&self) {
+        self.state.no_links.store(true, Ordering::Relaxed);
     }
 
     /// Nothing fails any more.
@@ -83,6 +90,9 @@ impl Fs for Faulty {
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.state.no_links.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
         OsFs.hard_link(from, to)
     }
 

@@ -36,6 +36,7 @@ Examples:
   kvs load all.jsonl --dir copy
   kvs check --dir /var/lib/kvs     is every byte as it was written?
   kvs repair --dir /var/lib/kvs    put aside what is not
+  kvs backup copy                  a copy that shares the disk space
 
 The directory is made if it is not there. While a server has it open, this program waits some
 seconds and gives up: use kvs-client then.
@@ -97,6 +98,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy the store to a new directory, by hard links where they can be.
+    ///
+    /// A server makes backups while it runs: SAVE, BGSAVE. To restore one, use its directory as the
+    /// store's, or a copy of it.
+    Backup {
+        /// Not there yet, or empty.
+        dest: PathBuf,
+    },
     /// Rewrite the files without what was overwritten or removed.
     Compact,
     /// Print all keys and values in key order, as JSON lines.
@@ -147,6 +156,7 @@ fn on_store(dir: &Path, command: Command) -> Result<Done, Stop> {
         Command::Compact => compact(&store, dir)?,
         Command::Dump { prefix } => dump(&store, prefix.as_ref())?,
         Command::Load { file } => load(&store, &file)?,
+        Command::Backup { dest } => backup(&store, &dest)?,
         Command::Check { .. } | Command::Repair { .. } => {}
     }
     Ok(Done::Well)
@@ -179,6 +189,15 @@ fn compact(store: &KvStore, dir: &Path) -> Result<(), Stop> {
         HumanBytes(after),
         began.elapsed().as_secs_f64()
     );
+    Ok(())
+}
+
+fn backup(store: &KvStore, dest: &Path) -> Result<(), Stop> {
+    let began = Instant::now();
+    store.backup(dest)?;
+    let (bytes, _) = store.reader().space();
+    let seconds = began.elapsed().as_secs_f64();
+    eprintln!("backed up {} to {} in {seconds:.1} s", HumanBytes(bytes), dest.display());
     Ok(())
 }
 

@@ -13,27 +13,27 @@
 //! damaged manifest, what is said in `plan`.
 
 mod plan;
-mod salvage;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::report::Report;
+use super::check::report::{Gone, Report, Was};
 use super::check::{Progress, Surveyed, body, survey};
+use super::composed::Composed;
 use super::copy::link_or_copy;
 use super::directory::{lock_to_look, name_engine, occupy};
 use super::filename;
 use super::fs::Fs;
 use super::manifest::Manifest;
+use super::record::{self, Record};
 use super::segment::Origin;
 use super::stamp;
 use crate::config::EngineKind;
 use crate::error::{KvsError, Result};
 
 use plan::{Keep, Plan};
-use salvage::Output;
 
 /// The directory, in the store's, that things are put aside in.
 pub const QUARANTINE: &str = "quarantine";
@@ -139,7 +139,7 @@ impl Work<'_> {
         let mut create = |origin| {
             next += 1;
             segments.insert(next - 1);
-            Output::create(&**self.fs, self.dir, next - 1, origin)
+            Composed::create(&**self.fs, self.dir, next - 1, origin)
         };
         for (number, keep) in &self.plan.sources {
             let Some(looked) = self.found.looked.iter().find(|l| l.subject.number == *number)
@@ -157,7 +157,7 @@ impl Work<'_> {
         }
         if !self.plan.markers.is_empty() {
             let mut output = create(Origin::Merged)?;
-            self.plan.markers.iter().for_each(|gone| output.add_marker(gone));
+            self.plan.markers.iter().for_each(|gone| output.add(&marker(gone)));
             output.finish()?;
         }
         if self.plan.needs_active && self.plan.manifest {
@@ -196,5 +196,18 @@ impl Work<'_> {
     fn sync_dir(&self) -> Result<()> {
         let doing = KvsError::io(format!("sync {}", self.dir.display()));
         self.fs.sync_dir(self.dir).map_err(doing)
+    }
+}
+
+/// What keeps older records from coming up in place of one that is gone.
+fn marker(gone: &Gone) -> Record<'_> {
+    let clears = gone.what == Was::Clear;
+    Record {
+        seq: gone.seq,
+        flags: if clears { record::CLEAR } else { record::TOMBSTONE },
+        database: gone.database,
+        expires_at: None,
+        key: &gone.key,
+        value: &[],
     }
 }
