@@ -214,6 +214,8 @@ pub trait Client {
     fn select(&mut self, database: usize) -> bool {
         database == 0
     }
+    /// Forgets what it watches.
+    fn unwatch(&mut self) {}
     /// The lines of CLIENT LIST for those that match, each with its line end.
     fn list(&self, filter: &ClientFilter) -> String {
         let _ = filter;

@@ -91,6 +91,8 @@ pub enum Step {
     Exec,
     /// It ends without having run.
     Discard,
+    /// It will not run if these keys are changed before.
+    Watch,
 }
 
 /// Which words of a request are keys. `first` 0: none are; `last` counts from the end if negative.

@@ -3,7 +3,8 @@
 //! What these commands do is the session's work (src/server/transaction.rs); here is what is to be
 //! known of them.
 
-use super::{Command, Flags, Group, Run, Step};
+use super::{Client, Command, Flags, Group, Outcome, Run, Step};
+use crate::protocol::{Args, Reply};
 
 const ALWAYS: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
 const DOOR: Flags = ALWAYS.and(Flags::FAST).and(Flags::ALLOW_BUSY);
@@ -18,7 +19,23 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new(Group::Transaction, "discard", 1, Run::Session(Step::Discard))
         .flags(DOOR)
         .help("DISCARD", "Ends a transaction without running it"),
+    Command::new(Group::Transaction, "watch", -2, Run::Session(Step::Watch))
+        .flags(DOOR)
+        .keys(1, -1, 1)
+        .help(
+            "WATCH key [key ...]",
+            "The next EXEC runs nothing if anyone changes these keys before",
+        ),
+    Command::new(Group::Transaction, "unwatch", 1, Run::Local(unwatch))
+        .flags(DOOR)
+        .help("UNWATCH", "Forgets what was watched"),
 ];
+
+fn unwatch(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    client.unwatch();
+    reply.ok();
+    Ok(())
+}
 
 /// Whether a request of this command is queued when a transaction is open.
 pub fn is_queued(command: &Command) -> bool {

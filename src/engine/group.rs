@@ -59,7 +59,7 @@ pub enum Pending<'g> {
 
 /// Key hashes are hashes already.
 #[derive(Default)]
-struct Identity(u64);
+pub(super) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {
@@ -77,6 +77,9 @@ impl Hasher for Identity {
     }
 }
 
+/// A map from key hashes.
+pub(super) type ByHash<V> = HashMap<KeyHash, V, BuildHasherDefault<Identity>>;
+
 /// See the module.
 #[derive(Default)]
 pub struct Group {
@@ -87,7 +90,7 @@ pub struct Group {
     next_seq: u64,
     /// From a key's hash to its newest record, for the first `looked_up` records: filled only when
     /// someone asks, so plain SETs do not pay for it.
-    latest: HashMap<KeyHash, u32, BuildHasherDefault<Identity>>,
+    latest: ByHash<u32>,
     looked_up: usize,
     cleared: [Option<u32>; DATABASES],
     /// A bit for each database that a record, perhaps an undone one, was about.

@@ -3,7 +3,7 @@
 //!
 //! From the bottom up: [`fs`] and `mmap` (the doors to the OS), [`record`], [`segment`], [`scan`],
 //! [`hint`] and [`manifest`] (what is on disk), [`keydir`] (what is in memory), `view` and
-//! `snapshot` (reading), `group`, `changed`, `txn`, `writer` and `commit` (writing), `recovery`,
+//! `snapshot` (reading), `group`, `changed`, `watch`, `txn`, `writer` and `commit` (writing), `recovery`,
 //! `compactor`, `expiry`, and `store`, which starts the threads.
 
 mod backup;
@@ -50,6 +50,7 @@ mod threads;
 mod txn;
 mod view;
 mod walk;
+mod watch;
 mod writer;
 
 pub use crate::config::Fsync;
@@ -67,6 +68,7 @@ pub use snapshot::{Snapshot, Walk};
 pub use store::{KvStore, ReadJob, Reader};
 pub use txn::Txn;
 pub use view::{Patience, ReadError, Value, View, now_ms};
+pub use watch::Watch;
 
 /// What a store must be able to do to stand behind the server.
 pub trait KvsEngine: Clone + Send + 'static {

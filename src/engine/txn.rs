@@ -18,6 +18,7 @@ use super::record;
 use super::segment::Segment;
 use super::snapshot::{Snapshot, Visit, Walk};
 use super::view::{Patience, ReadError, Value, View, expired};
+use super::watch::{Touch, Watch};
 use super::writer::Writer;
 use crate::error::{KvsError, Result};
 
@@ -51,7 +52,7 @@ struct Part<'a, 'w> {
 impl Drop for Part<'_, '_> {
     fn drop(&mut self) {
         if let Some(begun) = self.begun {
-            self.txn.writer.group().undo_to(begun);
+            self.txn.writer.undo_to(begun);
         }
     }
 }
@@ -68,7 +69,7 @@ impl<'w> Txn<'w> {
         command: impl FnOnce(&mut Txn<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
         let done = self.part(command)?;
-        self.writer.group().end_unit();
+        self.writer.end_unit();
         Ok(done)
     }
 
@@ -240,7 +241,7 @@ impl<'w> Txn<'w> {
     ) -> Result<()> {
         record::check_lengths(key.len(), value.len())?;
         self.writer.core().reserve.check()?;
-        self.push(database, Change::Put, key, value, expires_at)
+        self.push((database, Change::Put, Touch::Change), key, value, expires_at)
     }
 
     /// Removes a key; whether it was there. One that has expired was not, but gives its place back.
@@ -250,10 +251,11 @@ impl<'w> Txn<'w> {
             Err(KvsError::Damaged { .. } | KvsError::Io { .. }) => Some(None),
             found => found?,
         };
-        if found.is_some() {
-            self.push(database, Change::Delete, key, b"", None)?;
-        }
-        Ok(found.is_some_and(|expires_at| !expired(expires_at)))
+        let Some(expires_at) = found else { return Ok(false) };
+        let there = !expired(expires_at);
+        let touch = if there { Touch::Change } else { Touch::Removal };
+        self.push((database, Change::Delete, touch), key, b"", None)?;
+        Ok(there)
     }
 
     /// Removes a key whose record was found to have expired, unless it has another one by now that
@@ -269,14 +271,21 @@ impl<'w> Txn<'w> {
             && core.segments.get(position.slot(), &guard).is_some_and(|s| Arc::ptr_eq(s, segment));
         let expired = is_there || self.expiry(*database, key)?.is_some_and(expired);
         if expired {
-            self.push(*database, Change::Delete, key, b"", None)?;
+            self.push((*database, Change::Delete, Touch::Removal), key, b"", None)?;
         }
         Ok(expired)
     }
 
     /// Removes all keys of a database.
     pub fn clear(&mut self, database: u8) -> Result<()> {
-        self.push(database, Change::Clear, b"", b"", None)
+        let records = self.writer.group().staged().len();
+        for (key, hash) in self.writer.watches().of(database) {
+            if let Some(expires_at) = self.expiry(database, &key)? {
+                let touch = if expired(expires_at) { Touch::Removal } else { Touch::Change };
+                self.writer.watches().touch(records, (database, &key, hash), touch);
+            }
+        }
+        self.push((database, Change::Clear, Touch::Removal), b"", b"", None)
     }
 
     /// Removes all keys of all databases. Those that have none are left alone.
@@ -291,10 +300,26 @@ impl<'w> Txn<'w> {
         Ok(())
     }
 
+    /// Begins to watch a key, with those that `watch` has already.
+    pub fn watch(&mut self, watch: &Arc<Watch>, database: u8, key: &[u8]) -> Result<()> {
+        let hash = self.writer.core().hasher.hash(key);
+        let gone = self.expiry(database, key)?.is_some_and(expired);
+        self.writer.watches().add(watch, (database, key, hash), gone)
+    }
+
+    /// Ends a watch; whether one of its keys was changed since it began, or has expired.
+    pub fn unwatch(&mut self, watch: &Arc<Watch>) -> Result<bool> {
+        let mut touched = watch.is_touched();
+        for (database, key) in watch.living() {
+            touched |= self.expiry(database, &key)?.is_some_and(expired);
+        }
+        self.writer.watches().remove(watch);
+        Ok(touched)
+    }
+
     fn push(
         &mut self,
-        database: u8,
-        change: Change,
+        (database, change, touch): (u8, Change, Touch),
         key: &[u8],
         value: &[u8],
         expires_at: Option<u64>,
@@ -303,6 +328,10 @@ impl<'w> Txn<'w> {
             return Err(KvsError::Invalid(format!("there is no database {database}")));
         }
         let hash = self.writer.core().hasher.hash(key);
+        if !self.writer.watches().is_empty() && change != Change::Clear {
+            let records = self.writer.group().staged().len();
+            self.writer.watches().touch(records, (database, key, hash), touch);
+        }
         self.writer.group().push(database, change, hash, key, value, expires_at);
         Ok(())
     }

@@ -31,6 +31,7 @@ use super::snapshot::Overlay;
 use super::syncer::Unsynced;
 use super::txn::Txn;
 use super::view::{Moved, Source};
+use super::watch::Watches;
 use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 
@@ -51,6 +52,7 @@ pub struct Writer {
     /// Where the next record goes in the active segment.
     tail: u64,
     group: Group,
+    watches: Watches,
     /// When the group under way is made durable.
     policy: Fsync,
     unsynced: Arc<Unsynced>,
@@ -81,7 +83,8 @@ impl Writer {
         let (group, left) = (Group::new(next_seq), Vec::new());
         let helpers = Some(helpers);
         let policy = core.fsync();
-        Writer { core, active, tail, group, policy, unsynced, limit, left, helpers }
+        let watches = Watches::default();
+        Writer { core, active, tail, group, watches, policy, unsynced, limit, left, helpers }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -90,6 +93,22 @@ impl Writer {
 
     pub(super) fn group(&mut self) -> &mut Group {
         &mut self.group
+    }
+
+    pub(super) fn watches(&mut self) -> &mut Watches {
+        &mut self.watches
+    }
+
+    /// Undoes all but the first `records` records.
+    pub(super) fn undo_to(&mut self, records: usize) {
+        self.group.undo_to(records);
+        self.watches.undo_to(records);
+    }
+
+    /// Ends the open unit.
+    pub(super) fn end_unit(&mut self) {
+        self.group.end_unit();
+        self.watches.settle();
     }
 
     /// A transaction to stage commands of the present group with.
@@ -106,6 +125,7 @@ impl Writer {
     pub(super) fn commit(&mut self) -> Result<()> {
         let outcome = if self.group.staged().is_empty() { Ok(()) } else { self.commit_staged() };
         self.group.reset();
+        self.watches.age();
         outcome
     }
 

@@ -6,14 +6,15 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::blocking::BlockingEngine;
 use super::multi::Exec;
 use super::native::{NativeReads, NativeWrites};
 use super::pipeline::Ticket;
-use crate::command::{Abort, Command, Outcome, Run};
-use crate::engine::{Patience, ReadJob, Reader, Txn, WriteJob};
+use crate::command::{Abort, Command, Outcome, Run, keys_of};
+use crate::engine::{Patience, ReadJob, Reader, Txn, Watch, WriteJob};
 use crate::error::{KvsError, Result};
 use crate::protocol::{Args, Reply, Span, Version};
 use crate::reactor::{ConnId, Post};
@@ -45,6 +46,8 @@ struct Request {
     nanos: u64,
     /// A transaction in place of words.
     exec: Option<Box<Exec>>,
+    /// What is to watch the keys.
+    watch: Option<Arc<Watch>>,
 }
 
 impl Request {
@@ -53,6 +56,20 @@ impl Request {
         if let Some(exec) = &mut self.exec {
             exec.fail();
         }
+        if let Some(watch) = &self.watch {
+            watch.spoil();
+        }
+    }
+
+    fn run_watch(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+        let Some(watch) = &self.watch else {
+            return Err("ERR internal error: not a writing command".into());
+        };
+        for key in keys_of(self.command, args) {
+            txn.watch(watch, self.database, key)?;
+        }
+        reply.ok();
+        Ok(())
     }
 }
 
@@ -155,6 +172,7 @@ impl Batch {
             spans: first..self.spans.len(),
             reply: 0..0,
             exec: None,
+            watch: None,
         });
     }
 
@@ -164,6 +182,19 @@ impl Batch {
         self.push(origin, command, Args::new(&[], &[]));
         if let Some(request) = self.requests.last_mut() {
             request.exec = Some(Box::new(exec));
+        }
+    }
+
+    /// Adds a request to watch keys.
+    pub fn push_watch(
+        &mut self,
+        origin: Origin,
+        (command, args): (&'static Command, Args<'_>),
+        watch: &Arc<Watch>,
+    ) {
+        self.push(origin, command, args);
+        if let Some(request) = self.requests.last_mut() {
+            request.watch = Some(Arc::clone(watch));
         }
     }
 
@@ -296,7 +327,7 @@ impl WriteJob for Batch {
                 txn.unit(|txn| run(&mut NativeWrites::new(txn, request.database), args, reply))
             }
             (_, Some(exec)) => txn.unit(|txn| exec.run(txn, reply)),
-            _ => Err("ERR internal error: not a writing command".into()),
+            _ => request.run_watch(txn, args, reply),
         });
     }
 

@@ -92,9 +92,13 @@ impl Client for LocalClient<'_> {
         right
     }
 
+    fn unwatch(&mut self) {
+        self.state.watch = None;
+    }
+
     fn start_over(&mut self) {
         self.state.manners.start_over();
-        self.state.multi = None;
+        (self.state.multi, self.state.watch) = (None, None);
         self.state.authenticated = !self.has_password();
     }
 

@@ -8,11 +8,12 @@
 //! Invariant: what is queued has passed the checks that any request has to pass.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::batch::write_abort;
 use super::native::NativeWrites;
 use crate::command::{Abort, Command, Outcome, Run};
-use crate::engine::Txn;
+use crate::engine::{Txn, Watch};
 use crate::protocol::{Args, Reply, Span, Version};
 
 /// So many bytes are queued at most: as many as one request may have.
@@ -45,8 +46,8 @@ impl Multi {
     }
 
     /// What is to be run. All replies are in this version, or else in the one of the connection.
-    pub fn into_exec(self, version: Option<Version>) -> Exec {
-        Exec { queue: self.queue, version, gaps: Vec::new() }
+    pub fn into_exec(self, version: Option<Version>, watch: Option<Arc<Watch>>) -> Exec {
+        Exec { queue: self.queue, watch, version, gaps: Vec::new() }
     }
 }
 
@@ -112,6 +113,8 @@ pub struct Gap {
 /// A transaction that runs. See the module.
 pub struct Exec {
     queue: Queue,
+    /// It does not run if this was touched.
+    watch: Option<Arc<Watch>>,
     /// What all replies are in, whatever the connection speaks.
     pub version: Option<Version>,
     gaps: Vec<Gap>,
@@ -126,6 +129,11 @@ impl Exec {
     /// The bytes that it takes.
     pub fn size(&self) -> usize {
         self.queue.size()
+    }
+
+    /// Whether all of it can run on the loop, whatever was changed.
+    pub fn is_local(&self) -> bool {
+        self.watch.is_none() && self.local() == self.len()
     }
 
     /// How many of its requests are only for the loop.
@@ -176,6 +184,12 @@ impl Exec {
     /// Runs it on the writer, within a unit: a command that fails is answered by its error, and the
     /// others run all the same.
     pub fn run(&mut self, txn: &mut Txn<'_>, reply: &mut Reply<'_>) -> Outcome {
+        if let Some(watch) = self.watch.take()
+            && txn.unwatch(&watch)?
+        {
+            reply.null_array();
+            return Ok(());
+        }
         let start = reply.mark();
         reply.array(self.len());
         for (i, request) in self.queue.requests.iter().enumerate() {

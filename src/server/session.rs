@@ -19,7 +19,7 @@ use super::registry::{self, Entry, Figures};
 use super::shared::{Backend, Shared};
 use super::slowlog::Timed;
 use crate::command::{Command, Run, is_cross_protocol, is_queued, prepare};
-use crate::engine::{Patience, Reader, View};
+use crate::engine::{Patience, Reader, View, Watch};
 use crate::protocol::{Args, Decoder, JsonId, Kind, Limits, Reply, Version, write_json_error};
 use crate::reactor::{Buffer, ConnId};
 
@@ -69,6 +69,8 @@ pub struct State {
     pub(super) metered: Metered,
     /// The transaction that is being queued.
     pub(super) multi: Option<Box<Multi>>,
+    /// What the next transaction depends on.
+    pub(super) watch: Option<Arc<Watch>>,
     /// What SELECT chose.
     pub(super) database: u8,
 }
@@ -90,6 +92,7 @@ impl Session {
                 no_evict: false,
                 metered: Metered { number: u16::MAX, weight: 0 },
                 multi: None,
+                watch: None,
                 database: 0,
             },
         }
@@ -317,7 +320,7 @@ impl State {
             return Served::Taken;
         }
         let served = match (command.run, turn.backend) {
-            (Run::Session(step), _) => self.step(step, command, form, turn, out),
+            (Run::Session(step), _) => self.step(step, (command, args), form, turn, out),
             (Run::Local(_), _) => {
                 self.entry.set_command(self.metered.number);
                 self.local(command, args, form, turn, out);

@@ -1,4 +1,4 @@
-//! MULTI, EXEC and DISCARD: what a session does with the requests in between.
+//! MULTI, EXEC, DISCARD and WATCH: what a session does with the requests in between.
 //!
 //! Thread: the connection's loop. A queued request has passed all checks but those that only its
 //! run can make. EXEC goes to the writer, where all of it is one unit ([`Exec`]); what may run on the
@@ -9,7 +9,7 @@ use super::multi::Exec;
 use super::pipeline::{Form, Ticket};
 use super::session::{Served, State, Turn};
 use super::shared::{Backend, Shared};
-use crate::command::{Client, Command, Latency, Run, Step, lookup};
+use crate::command::{Client, Command, Latency, Run, Step, keys_of, lookup};
 use crate::error::KvsError;
 use crate::protocol::{Args, Reply, Version};
 
@@ -19,7 +19,7 @@ impl State {
     pub(super) fn refuse(&mut self, name: &[u8], line: &str, form: Form, out: &mut Vec<u8>) {
         let is_exec = |command: &Command| matches!(command.run, Run::Session(Step::Exec));
         if lookup(name).is_some_and(is_exec) {
-            self.multi = None;
+            (self.multi, self.watch) = (None, None);
             let cause = line.strip_prefix("ERR ").unwrap_or(line);
             let line = format!("EXECABORT Transaction discarded because of: {cause}");
             self.answer(form, out, |reply| reply.error(&line));
@@ -53,13 +53,13 @@ impl State {
     pub(super) fn step(
         &mut self,
         step: Step,
-        command: &'static Command,
+        (command, args): (&'static Command, Args<'_>),
         form: Form,
         turn: &mut Turn<'_>,
         out: &mut Vec<u8>,
     ) -> Served {
         if let Some(Backend::Blocking(_)) = turn.backend {
-            self.multi = None;
+            (self.multi, self.watch) = (None, None);
             let line = format!("ERR {}", KvsError::Unsupported("transactions"));
             self.answer(form, out, |reply| reply.error(&line));
             return Served::Taken;
@@ -76,14 +76,45 @@ impl State {
             (Step::Multi, Some(_)) => {
                 self.answer(form, out, |reply| reply.error("ERR MULTI calls can not be nested"));
             }
+            (Step::Watch, Some(_)) => {
+                self.answer(form, out, |reply| {
+                    reply.error("ERR WATCH inside MULTI is not allowed");
+                });
+            }
+            (Step::Watch, None) => return self.watch_keys((command, args), form, turn, out),
             (Step::Discard, Some(_)) => {
-                self.multi = None;
+                (self.multi, self.watch) = (None, None);
                 self.answer(form, out, |reply| reply.ok());
             }
             (Step::Discard, None) => {
                 self.answer(form, out, |reply| reply.error("ERR DISCARD without MULTI"));
             }
         }
+        Served::Taken
+    }
+
+    /// Watching begins on the writer, in the order of writes.
+    fn watch_keys(
+        &mut self,
+        (command, args): (&'static Command, Args<'_>),
+        form: Form,
+        turn: &mut Turn<'_>,
+        out: &mut Vec<u8>,
+    ) -> Served {
+        if turn.backend.is_none() {
+            let line = turn.shared.loading_line();
+            self.answer(form, out, |reply| reply.error(&line));
+            return Served::Taken;
+        }
+        if !self.may_write_now(turn) {
+            return Served::NotYet;
+        }
+        let version = self.form_version(&form);
+        // What is read of the keys from now on is read after that.
+        let origin =
+            self.origin(version, |pipeline| pipeline.begin_write(keys_of(command, args), form));
+        let watch = self.watch.get_or_insert_default();
+        turn.outbox.writes.push_watch(origin, (command, args), watch);
         Served::Taken
     }
 
@@ -96,6 +127,7 @@ impl State {
     ) -> Served {
         let Some(multi) = self.multi.take() else { return Served::Taken };
         if multi.refused {
+            self.watch = None;
             const LINE: &str = "EXECABORT Transaction discarded because of previous errors.";
             self.answer(form, out, |reply| reply.error(LINE));
             return Served::Taken;
@@ -105,10 +137,10 @@ impl State {
             return Served::NotYet;
         }
         let version = self.form_version(&form);
-        let mut exec = multi.into_exec(matches!(form, Form::Json(_)).then_some(version));
+        let mut exec =
+            multi.into_exec(matches!(form, Form::Json(_)).then_some(version), self.watch.take());
         self.rehearse(&mut exec, turn.shared);
-        let local = exec.local();
-        if local == exec.len() || turn.backend.is_none() {
+        if exec.is_local() || turn.backend.is_none() {
             let mut reply = Vec::new();
             exec.of_gaps_only(&mut Reply::new(&mut reply, version));
             let reply = self.fill_gaps(turn.shared, &reply, &exec);
@@ -116,7 +148,7 @@ impl State {
             return Served::Taken;
         }
         // What the local ones change is known only when they have run.
-        let blocks = local > 0;
+        let blocks = exec.local() > 0;
         let origin = self.origin(version, |pipeline| match blocks {
             true => pipeline.begin_walk(form),
             false => pipeline.begin_write(std::iter::empty(), form),
