@@ -83,6 +83,24 @@ test("commands that are not waited for keep their order", async () => {
   assert.equal((await Promise.all(more)).at(-1), 2_000);
 });
 
+test("transactions", async () => {
+  const replies = await db.multi().set("a", 1).incr("a").getBuffer("a").exec();
+  assert.deepEqual(replies, [[null, "OK"], [null, 2], [null, Buffer.from("2")]]);
+  await db.set("text", "abc");
+  const [, [failed], [, after]] = await db.multi().set("b", 1).incr("text").incr("b").exec();
+  assert.equal(failed.message, "ERR value is not an integer or out of range");
+  assert.equal(after, 2);
+  await assert.rejects(db.multi().set("c").exec(), /EXECABORT|wrong number of arguments/);
+});
+
+test("databases have keys of their own", async () => {
+  const third = connect({ db: 3 });
+  await third.set("k", "3");
+  assert.equal(await db.get("k"), null);
+  await db.select(3);
+  assert.equal(await db.get("k"), "3");
+});
+
 test("errors are told to those whom they concern", async () => {
   await db.set("text", "abc");
   await assert.rejects(db.incr("text"), {

@@ -80,6 +80,21 @@ function suite(RESP) {
     assert.deepEqual(await Promise.all(counts), Array.from({ length: 1_000 }, (_, i) => i + 1));
   });
 
+  test("transactions", async () => {
+    assert.deepEqual(await db.multi().set("a", "1").incr("a").get("a").exec(), ["OK", 2, "2"]);
+    await db.set("text", "abc");
+    const replies = await db.multi().set("b", "1").incr("text").incr("b").exec().catch((error) => error.replies);
+    assert.equal(replies[1].message, "ERR value is not an integer or out of range");
+    assert.equal(await db.get("b"), "2");
+  });
+
+  test("databases have keys of their own", async () => {
+    const third = await connect({ database: 3 });
+    await third.set("k", "3");
+    assert.equal(await db.get("k"), null);
+    assert.equal(await third.get("k"), "3");
+  });
+
   test("replies have their types", async () => {
     const hello = await db.hello();
     assert.equal(hello.proto, RESP);

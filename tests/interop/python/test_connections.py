@@ -3,7 +3,7 @@
 import threading
 
 import redis
-from common import InteropTest, control, is_kvs, needs_control, over_wires
+from common import HOST, PORT, InteropTest, control, is_kvs, needs_control, over_wires
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
@@ -35,6 +35,20 @@ class Connections(InteropTest):
         self.assertEqual(named.client_getname(), "another")
         with self.assertRaisesRegex(redis.ResponseError, "Client names cannot contain spaces"):
             self.db.client_setname("two words")
+
+    def test_the_list_of_clients_is_understood(self):
+        named = self.connect(client_name="interop-listed")
+        own = named.client_id()
+        found = [c for c in self.db.client_list() if c["name"] == "interop-listed"]
+        self.assertEqual([c["id"] for c in found], [str(own)])
+        self.assertEqual(found[0]["db"], "0")
+        self.assertEqual(found[0]["addr"].split(":")[0], HOST)
+        self.assertEqual(found[0]["laddr"], f"{HOST}:{PORT}")
+        for field in ["age", "idle", "flags", "cmd", "user", "resp", "fd", "sub", "qbuf", "omem"]:
+            self.assertIn(field, found[0])
+        info = named.client_info()
+        self.assertEqual([info["id"], info["name"]], [own, "interop-listed"])
+        self.assertEqual([c["id"] for c in self.db.client_list(client_id=[own])], [str(own)])
 
     def test_a_pool_is_shared_by_threads(self):
         pool = redis.BlockingConnectionPool(max_connections=4, **self.options())
@@ -79,6 +93,13 @@ class Connections(InteropTest):
             with self.subTest(words), self.assertRaisesRegex(error, text):
                 self.db.execute_command(*words)
         self.assertTrue(self.db.ping())
+
+    def test_a_client_is_killed(self):
+        victim = self.connect(client_name="victim")
+        number = victim.client_id()
+        self.assertEqual(self.db.client_kill_filter(_id=number), 1)
+        # The library finds its connection closed, and makes another.
+        self.assertNotEqual(victim.client_id(), number)
 
     def test_a_type_that_does_not_exist_is_an_unknown_command(self):
         if not is_kvs():

@@ -12,12 +12,51 @@ class Telling(InteropTest):
         for field in [
             "redis_version", "process_id", "tcp_port", "uptime_in_seconds", "connected_clients",
             "maxclients", "used_memory", "used_memory_rss", "total_connections_received",
-            "total_commands_processed",
+            "total_commands_processed", "keyspace_hits", "keyspace_misses", "role",
         ]:  # fmt: skip
             self.assertIn(field, info)
         self.assertIsInstance(info["uptime_in_seconds"], int)
+        self.assertEqual(info["role"], "master")
+        self.assertTrue(self.db.info("commandstats")["cmdstat_set"]["calls"] > 0)
         self.assertEqual(info["db0"]["keys"], 1)
         self.assertEqual(set(self.db.info("keyspace")), {"db0"})
+
+    def test_settings_are_changed(self):
+        before = self.db.config_get("slowlog-max-len")
+        self.assertTrue(self.db.config_set("slowlog-max-len", 77))
+        self.assertEqual(self.db.config_get("slowlog-max-len"), {"slowlog-max-len": "77"})
+        self.assertTrue(self.db.config_set("slowlog-max-len", before["slowlog-max-len"]))
+
+    def test_slow_commands_are_logged(self):
+        before = self.db.config_get("slowlog-log-slower-than")["slowlog-log-slower-than"]
+        self.db.config_set("slowlog-log-slower-than", 0)
+        self.db.slowlog_reset()
+        self.db.set("slow", "x")
+        self.db.config_set("slowlog-log-slower-than", before)
+        logged = [entry["command"] for entry in self.db.slowlog_get(10)]
+        self.assertIn(b"SET slow x", logged)
+
+    def test_a_password(self):
+        self.db.config_set("requirepass", "secret")
+        try:
+            with self.assertRaises(redis.AuthenticationError):
+                self.connect().ping()
+            with self.assertRaises(redis.AuthenticationError):
+                self.connect(password="wrong").ping()
+            self.assertTrue(self.connect(password="secret").ping())
+            self.assertTrue(self.connect(username="default", password="secret").ping())
+        finally:
+            self.db.config_set("requirepass", "")
+
+    def test_keys_are_described(self):
+        self.db.mset({"n": 12, "text": "abc", "long": "x" * 100})
+        found = [self.db.object("ENCODING", key) for key in ["n", "text", "long"]]
+        self.assertEqual(found, [b"int", b"embstr", b"raw"])
+        self.assertTrue(self.db.memory_usage("long") > 100)
+        self.assertIsNone(self.db.memory_usage("missing"))
+        payload = self.db.dump("long")
+        self.assertTrue(self.db.restore("copy", 0, payload))
+        self.assertEqual(self.db.get("copy"), b"x" * 100)
 
     def test_settings(self):
         self.assertEqual(self.db.config_get("maxclients"), {"maxclients": "10000"})

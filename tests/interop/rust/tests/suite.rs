@@ -1,7 +1,7 @@
 //! The `redis` crate, in RESP2 and RESP3: blocking connections, the multiplexed one that tasks share,
 //! and the manager that connects again by itself.
 
-use kvs_interop::{WIRES, client, connect, control, filled, is_ours, patiently};
+use kvs_interop::{WIRES, client, connect, control, filled, is_ours, patiently, url};
 use redis::aio::ConnectionManagerConfig;
 use redis::{
     AsyncCommands, Commands, ErrorKind, ExistenceCheck, RedisResult, ServerErrorKind, SetExpiry,
@@ -79,6 +79,28 @@ fn many_keys_in_one_command() {
         let keys: Vec<&String> = pairs.iter().map(|(key, _)| key).collect();
         assert_eq!(db.mget::<_, Vec<usize>>(&keys).unwrap(), (0..MANY).collect::<Vec<_>>());
         assert_eq!(db.del::<_, usize>(&keys).unwrap(), MANY);
+    });
+}
+
+#[test]
+fn transactions() {
+    over_wires(|wire| {
+        let mut db = connect(wire);
+        let mut pipe = pipe();
+        let (count, text): (i64, String) =
+            pipe.atomic().set("a", 1).ignore().incr("a", 1).get("a").query(&mut db).unwrap();
+        assert_eq!((count, text.as_str()), (2, "2"));
+    });
+}
+
+#[test]
+fn databases_have_keys_of_their_own() {
+    over_wires(|wire| {
+        let mut db = connect(wire);
+        let mut third = redis::Client::open(url(wire, 3)).unwrap().get_connection().unwrap();
+        let () = third.set("k", 3).unwrap();
+        assert_eq!(db.get::<_, Option<i64>>("k").unwrap(), None);
+        assert_eq!(third.get::<_, i64>("k").unwrap(), 3);
     });
 }
 
