@@ -101,6 +101,12 @@ pub const NOT_ASKED: &[(&str, &str)] = &[
     ),
 ];
 
+/// Commands whose arity or flags are not those of Redis.
+pub const OTHER_PROPERTIES: &[(&str, &str)] = &[
+    ("save", "it takes the name of a backup, and reads what the connection wrote before"),
+    ("bgsave", "it reads what the connection wrote before"),
+];
+
 /// Flags of commands that Redis has and kvs does not.
 pub const NO_FLAGS: &[(&str, &str)] =
     &[("skip_slowlog", "the slow log shows an EXEC as a whole, as it runs as one")];
