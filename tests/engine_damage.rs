@@ -13,7 +13,7 @@ use engine_support::{Model, contents};
 use kvs::engine::{Batch, Fsync, Options};
 use kvs::stats::EngineStats;
 use kvs::{KvStore, KvsError, Result};
-use simfs::SimFs;
+use simfs::{Fault, Kind, SimFs};
 
 const DIR: &str = "/sim";
 const FAR: u64 = 4_000_000_000_000;
@@ -196,6 +196,42 @@ fn a_segment_that_was_cut_short_hurts_what_was_behind_the_cut() {
             hurt(&store, &model, &what);
             assert_eq!(store.read("new").unwrap(), Some(b"one".to_vec()), "{what}");
         }
+    }
+}
+
+/// A disk that does not give some pages of a segment, met when the store opens without hints.
+#[test]
+fn pages_that_cannot_be_read_cost_what_is_in_them() {
+    let disk = SimFs::new();
+    let big = |disk: &SimFs| options(disk).segment_bytes(1 << 20);
+    let store = big(&disk).open().unwrap();
+    let value = vec![b'v'; 200];
+    let name = |i: u32| format!("key{i:03}");
+    (0..200).for_each(|i| store.put(name(i), value.clone()).unwrap());
+    for (page, is_last) in [(2, false), (11, true)] {
+        let killed = disk.kill();
+        killed.fail(move |call| {
+            let end = call.offset + call.len as u64;
+            let hit = call.offset < (page + 1) * 4096 && page * 4096 < end;
+            (call.kind == Kind::Read && call.is_of("log") && hit).then_some(Fault::Io)
+        });
+        let reopened = big(&killed).open().unwrap();
+        assert!(reopened.reader().stats().damaged_ranges.get() > 0);
+        let sound = |store: &KvStore| {
+            (0..200)
+                .filter(|i| store.read(name(*i)).is_ok_and(|v| v.as_ref() == Some(&value)))
+                .count()
+        };
+        let left = sound(&reopened);
+        assert!((170..200).contains(&left), "{left} keys are left");
+        reopened.put("new", "one").unwrap();
+        drop(reopened);
+        let reopened = big(&killed).open().unwrap();
+        assert_eq!(
+            (sound(&reopened), reopened.read("new").unwrap()),
+            (left, Some(b"one".to_vec()))
+        );
+        assert!(!is_last || files(&killed, "log").len() == 2, "nothing is written behind a hole");
     }
 }
 

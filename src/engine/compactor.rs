@@ -11,10 +11,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::core::Core;
-use super::hint;
 use super::hint_file;
 use super::merge::{Merge, Step};
-use super::scan;
 use super::segment::{HEADER, Segment};
 use super::walk::STEP;
 use crate::error::{KvsError, Result};
@@ -199,13 +197,8 @@ impl Compactor {
     /// Writes the hint of one of `unhinted`.
     fn write_hint(&mut self, which: usize) -> Result<(), Interrupted> {
         let segment = self.unhinted.remove(which).segment;
-        let bytes = segment.bytes_from(HEADER as u64);
-        let scan = scan::scan(bytes, HEADER as u64, segment.origin(), scan::Tail::Whole);
-        if scan.damage.is_empty() {
-            let hint = hint::Builder::from_scan(&scan).encode(segment.number(), segment.len());
+        if let Some(hint) = hint_file::of_segment(&segment) {
             hint_file::write(&self.core, &hint)?;
-        } else {
-            segment.mark_damaged();
         }
         Ok(self.pace(segment.len() as usize)?)
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::core::Core;
+use super::extent::Extent;
 use super::filename;
 use super::hint::{self, Hint};
 use super::scan;
@@ -32,11 +33,17 @@ pub(super) fn read(core: &Core, segment: &Segment) -> Option<Hint> {
     None
 }
 
-/// The hint of a closed and sound segment, from its records.
-pub(super) fn of_segment(segment: &Segment) -> Hint {
-    let bytes = segment.bytes_from(HEADER as u64);
-    let scan = scan::scan(bytes, HEADER as u64, segment.origin(), scan::Tail::Whole);
-    hint::Builder::from_scan(&scan).encode(segment.number(), segment.len())
+/// The hint of a closed segment, from its records. None if it is damaged: the next open shall look at
+/// it again.
+pub(super) fn of_segment(segment: &Segment) -> Option<Hint> {
+    let start = (HEADER as u64).min(segment.len());
+    let extent = Extent::new(&**segment.file(), start..segment.len());
+    let scan = scan::scan(extent.bytes(), start, segment.origin(), scan::Tail::Whole);
+    if !scan.damage.is_empty() || !extent.holes.is_empty() {
+        segment.mark_damaged();
+    }
+    let hint = || hint::Builder::from_scan(&scan).encode(segment.number(), segment.len());
+    (!segment.is_damaged()).then(hint)
 }
 
 /// Writes a hint file.
@@ -65,8 +72,8 @@ pub(super) fn write_all(core: &Core, segments: &[Arc<Segment>]) -> Result<()> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if !segment.is_damaged() {
-                write(core, &of_segment(segment))?;
+            if let Some(hint) = of_segment(segment) {
+                write(core, &hint)?;
             }
         }
         Ok(())

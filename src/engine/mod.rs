@@ -20,6 +20,7 @@ mod cursor;
 mod directory;
 mod epoch_cell;
 mod expiry;
+mod extent;
 pub mod filename;
 pub mod fs;
 mod group;

@@ -11,11 +11,13 @@ use std::cmp::Ordering as Order;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::num::NonZero;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::core::{Core, DATABASES, lock};
 use super::expiry::Due;
+use super::extent::Extent;
 use super::filename::{self, Kind};
 use super::hint::{self, Entries, Entry, Hint};
 use super::hint_file;
@@ -109,7 +111,7 @@ fn can_grow(newest: &Segment, loaded: &[Loaded]) -> bool {
     loaded.iter().all(|loaded| {
         let is_it = loaded.segment.number() == newest.number();
         if is_it {
-            loaded.hint.covered() <= newest.len()
+            loaded.hint.covered() <= newest.len() && !loaded.has_holes
         } else {
             loaded.segment.number() < newest.number() || loaded.segment.problem().is_none()
         }
@@ -130,6 +132,8 @@ struct Loaded {
     scanned: bool,
     /// It is lost, and nothing tells what it held.
     unknown: bool,
+    /// The disk did not give all of it.
+    has_holes: bool,
 }
 
 /// What is left out of the sequence numbers for those of a lost segment: its records shall not count
@@ -178,19 +182,19 @@ fn load(core: &Core, segment: &Arc<Segment>, tail: Tail) -> Result<Loaded> {
             hint: hint.clone(),
             scanned: false,
             unknown: false,
+            has_holes: false,
         });
     }
-    let bytes = segment.bytes_from(covered);
-    let scan = scan::scan(bytes, covered, segment.origin(), tail);
+    let extent = Extent::new(&**segment.file(), covered.min(segment.len())..segment.len());
+    let scan = scan::scan(extent.bytes(), covered, segment.origin(), tail);
+    for hole in &extent.holes {
+        report_damage(core, segment, hole, "cannot be read");
+    }
     for range in &scan.damage {
-        segment.mark_damaged();
-        core.stats.damaged_ranges.add(1);
-        log::error!(
-            "damaged: {}, bytes {} to {}; what it held is not served",
-            segment.path().display(),
-            range.start,
-            range.end
-        );
+        let is_hole = |hole: &Range<u64>| hole.start < range.end && range.start < hole.end;
+        if !extent.holes.iter().any(is_hole) {
+            report_damage(core, segment, range, "hold no sound record");
+        }
     }
     if let Some(torn) = scan.torn.filter(|_| tail != Tail::Whole) {
         cut_off(segment, scan.end, torn)?;
@@ -204,7 +208,20 @@ fn load(core: &Core, segment: &Arc<Segment>, tail: Tail) -> Result<Loaded> {
     let hint = builder.encode(segment.number(), scan.end);
     segment.cut(scan.end);
     let unknown = segment.is_lost();
-    Ok(Loaded { segment: Arc::clone(segment), hint, scanned: scanned && !unknown, unknown })
+    Ok(Loaded {
+        segment: Arc::clone(segment),
+        hint,
+        scanned: scanned && !unknown,
+        unknown,
+        has_holes: !extent.holes.is_empty(),
+    })
+}
+
+fn report_damage(core: &Core, segment: &Segment, range: &Range<u64>, what: &str) {
+    segment.mark_damaged();
+    core.stats.damaged_ranges.add(1);
+    let path = segment.path().display();
+    log::error!("damaged: {path}: bytes {} to {} {what}", range.start, range.end);
 }
 
 /// Tells what is wrong with a segment as a whole, and keeps compaction away from it.

@@ -347,13 +347,6 @@ impl Segment {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// All records as they lie in memory, the header left out: `offset` is that of the first byte
-    /// asked for. May wait for the disk.
-    pub fn bytes_from(&self, offset: u64) -> &[u8] {
-        let len = self.len().saturating_sub(offset) as usize;
-        self.map.get(offset, len).unwrap_or(&[])
-    }
-
     /// The bytes of the record at `position` and perhaps some behind it. Touching them may wait for
     /// the disk unless [`Segment::is_resident`].
     pub fn mapped(&self, position: Position) -> &[u8] {

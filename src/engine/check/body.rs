@@ -10,18 +10,13 @@ use std::sync::Arc;
 
 use super::Progress;
 use super::report::{Gone, Kind, Told, Was};
-use crate::engine::fs::{File, Map};
+use crate::engine::extent::Extent;
+use crate::engine::fs::File;
 use crate::engine::record::{self, Record};
 use crate::engine::scan::{self, Scan, Tail};
 use crate::engine::segment::{self, HEADER, Origin};
 use crate::engine::walk::Walk;
 
-/// The rest of a segment that has a fault is read into memory if it has no more bytes than this, and
-/// mapped otherwise: then a disk that fails just there ends the program.
-const LOADED: u64 = 256 << 20;
-/// Bytes read at once, and those that are given up together where that fails.
-const STEP: usize = 1 << 20;
-const PAGE: usize = 4096;
 /// How far the sequence number of a damaged record may be from the last sound one before it, if there
 /// is none behind it.
 const FARTHEST: u64 = 1 << 20;
@@ -122,7 +117,7 @@ impl Body {
         if range.is_empty() {
             return;
         }
-        let loaded = Loaded::new(&*subject.file, range.clone());
+        let loaded = Extent::new(&*subject.file, range.clone());
         let bytes = loaded.bytes();
         let tail = if open { subject.tail } else { Tail::Whole };
         let scan = scan::scan(bytes, range.start, subject.origin, tail);
@@ -188,64 +183,6 @@ fn guess(origin: Origin, range: &Range<u64>, scan: &Scan<'_>, last: u64) -> (Vec
 fn unreadable(range: Range<u64>) -> Damage {
     let what = "the disk does not give it".to_owned();
     Damage { kind: Kind::Unreadable, range, what, gone: Vec::new(), told: Told::InPart }
-}
-
-/// A range of a file, as a whole.
-struct Loaded {
-    range: Range<u64>,
-    content: Content,
-    /// What could not be read; zeros are in its place.
-    holes: Vec<Range<u64>>,
-}
-
-enum Content {
-    Read(Vec<u8>),
-    Mapped(Map),
-}
-
-impl Loaded {
-    fn new(file: &dyn File, range: Range<u64>) -> Loaded {
-        if range.end - range.start > LOADED
-            && let Ok(map) = file.map(range.end)
-        {
-            return Loaded { range, content: Content::Mapped(map), holes: Vec::new() };
-        }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        let mut holes = Vec::new();
-        for (i, step) in bytes.chunks_mut(STEP).enumerate() {
-            let at = range.start + (i * STEP) as u64;
-            if file.read_exact_at(step, at).is_err() {
-                read_pages(file, step, at, &mut holes);
-            }
-        }
-        Loaded { range, content: Content::Read(bytes), holes }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match &self.content {
-            Content::Read(bytes) => bytes,
-            Content::Mapped(map) => {
-                let len = (self.range.end - self.range.start) as usize;
-                map.get(self.range.start, len).unwrap_or(&[])
-            }
-        }
-    }
-}
-
-/// Reads what can be read, page by page.
-fn read_pages(file: &dyn File, step: &mut [u8], from: u64, holes: &mut Vec<Range<u64>>) {
-    for (i, page) in step.chunks_mut(PAGE).enumerate() {
-        let at = from + (i * PAGE) as u64;
-        if file.read_exact_at(page, at).is_ok() {
-            continue;
-        }
-        page.fill(0);
-        let end = at + page.len() as u64;
-        match holes.last_mut() {
-            Some(last) if last.end == at => last.end = end,
-            _ => holes.push(at..end),
-        }
-    }
 }
 
 /// Opens segment files to be looked at.
