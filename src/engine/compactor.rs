@@ -27,8 +27,12 @@ pub enum Chore {
 
 /// How often the thread looks around by itself.
 const TICK: Duration = Duration::from_millis(100);
-/// How often it asks the kernel which pages are in memory.
+/// How often it asks the kernel which pages are in memory, unless that takes it more than its share of
+/// the time.
 const RESIDENCY: Duration = Duration::from_secs(1);
+const RESIDENCY_SHARE: u32 = 20;
+/// So long after the last page was evicted, memory is not short any more.
+const CALM: Duration = Duration::from_secs(10);
 /// Collections of garbage at each look around; those that find none take some 100 ns.
 const COLLECTIONS: usize = 256;
 /// How long a segment has been closed before its hint is written. Under a load that overwrites, it
@@ -78,6 +82,8 @@ pub struct Compactor {
     /// The bytes of all segments and of live records after a merge that won next to nothing.
     fruitless: Option<(u64, u64)>,
     failed: Option<Instant>,
+    /// When pages were last found to be evicted.
+    evicted: Option<Instant>,
     closing: bool,
 }
 
@@ -116,6 +122,7 @@ impl Compactor {
             held: Vec::new(),
             fruitless: None,
             failed: None,
+            evicted: None,
             closing: false,
         }
     }
@@ -123,11 +130,10 @@ impl Compactor {
     /// The thread's body: runs until the other side of the chores is gone. The segments that still
     /// need a hint then.
     pub(super) fn run(mut self) -> Vec<Arc<Segment>> {
-        let mut looked = None;
+        let mut look = Instant::now();
         while !self.closing {
-            if looked.is_none_or(|at: Instant| at.elapsed() >= RESIDENCY) {
-                self.refresh_residency();
-                looked = Some(Instant::now());
+            if look <= Instant::now() {
+                look = self.refresh_residency();
             }
             self.wait();
             for chore in std::mem::take(&mut self.held) {
@@ -172,10 +178,19 @@ impl Compactor {
         }
     }
 
-    fn refresh_residency(&self) {
-        for segment in self.core.segments.all() {
-            self.core.stats.evicted_pages.add(segment.refresh_residency());
+    /// Looks which pages are in memory; when to look again.
+    fn refresh_residency(&mut self) -> Instant {
+        let began = Instant::now();
+        let segments = self.core.segments.all();
+        let evicted = segments.iter().map(|segment| segment.refresh_residency()).sum();
+        self.core.stats.evicted_pages.add(evicted);
+        if evicted > 0 {
+            self.evicted = Some(began);
         }
+        let pressed = self.evicted.is_some_and(|at| at.elapsed() < CALM);
+        self.core.set_pressed(pressed);
+        let now = Instant::now();
+        now + RESIDENCY.max((now - began) * RESIDENCY_SHARE)
     }
 
     fn work(&mut self) -> Result<(), Interrupted> {

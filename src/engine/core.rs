@@ -47,6 +47,8 @@ pub struct Core {
     pub(super) moving: Mutex<()>,
     /// The active segment; set once, when the store starts.
     pub(super) unsynced: OnceLock<Arc<Unsynced>>,
+    /// Pages of segments are being evicted: what the bits say of them is too old to be trusted.
+    pressed: AtomicBool,
     poison: OnceLock<String>,
     /// Odd while an atomic batch becomes visible: who reads several keys looks at it before and
     /// after, and reads again if it changed.
@@ -78,6 +80,7 @@ impl Core {
             manifest: Mutex::new(manifest),
             moving: Mutex::default(),
             unsynced: OnceLock::new(),
+            pressed: AtomicBool::new(false),
             poison: OnceLock::new(),
             batches: AtomicU64::new(0),
             stats: Arc::clone(&options.stats),
@@ -126,6 +129,16 @@ impl Core {
             Some(cause) => Err(KvsError::Poisoned { cause: cause.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// Whether memory is so short that pages of segments are being evicted.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
+    }
+
+    /// For the compactor, who asks the kernel.
+    pub(super) fn set_pressed(&self, pressed: bool) {
+        self.pressed.store(pressed, Ordering::Relaxed);
     }
 
     /// Bytes of all segments, and of the records in them that are live.

@@ -57,6 +57,12 @@ pub trait Fs: Send + Sync + 'static {
 pub trait File: Send + Sync {
     /// Reads some bytes at `offset`; none at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The same, if that need not wait for the disk; `None` where it would have to, or where nobody
+    /// can tell.
+    fn read_now(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        let _ = (buf, offset);
+        Ok(None)
+    }
     /// Writes some of `buf` at `offset`.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
 
@@ -174,6 +180,16 @@ impl Fs for OsFs {
 impl File for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buf, offset)
+    }
+
+    fn read_now(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let mut bufs = [io::IoSliceMut::new(buf)];
+        match preadv2(&self.0, &mut bufs, offset, ReadWriteFlags::NOWAIT) {
+            Ok(n) => Ok(Some(n)),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {

@@ -370,6 +370,18 @@ impl Segment {
         Ok(bytes)
     }
 
+    /// [`Segment::fetch`] for who does not wait: `None` if it would have to.
+    pub fn fetch_now(&self, position: Position) -> Result<Option<Vec<u8>>> {
+        let offset = position.offset();
+        let len = (self.len().saturating_sub(offset)).min(position.size() as u64);
+        let mut bytes = vec![0u8; len as usize];
+        let read = self.file.read_now(&mut bytes, offset).map_err(KvsError::io(format!(
+            "read {len} bytes at {offset} of {}",
+            self.path.display()
+        )))?;
+        Ok((read == Some(bytes.len())).then_some(bytes))
+    }
+
     /// Reads only as much of the record at `position` as tells its key, if that has `key` bytes.
     pub fn fetch_key(&self, position: Position, key: usize) -> Result<Vec<u8>> {
         let offset = position.offset();

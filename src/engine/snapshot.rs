@@ -292,7 +292,10 @@ impl Snapshot {
 
     fn source<'g>(&'g self, guard: &'g Guard) -> Source<'g> {
         match self.overlay.frozen.get() {
-            Some(frozen) => Source { keydir: &frozen.keydir, segments: &frozen.segments, guard },
+            Some(frozen) => {
+                let pressed = self.core.is_pressed();
+                Source { keydir: &frozen.keydir, segments: &frozen.segments, guard, pressed }
+            }
             None => Source::live(&self.core, self.overlay.database, guard),
         }
     }

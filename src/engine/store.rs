@@ -59,7 +59,7 @@ pub trait ReadJob: Send {
 /// The reading side of a store: what read workers and event loops work with.
 #[derive(Clone)]
 pub struct Reader {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     backups: Arc<Backups>,
 }
 

@@ -98,14 +98,17 @@ impl From<Moved> for Stop {
     }
 }
 
-/// Reads the record at `position`, and tells whether it is of this key.
+/// Reads the record at `position`, and tells whether it is of this key. While memory is short
+/// (`pressed`), through the file: the map may have lost a page since the kernel was last asked, and
+/// the loop would wait for the disk in a page fault. The file can be asked not to wait.
 fn look<'v>(
     segment: &'v Segment,
     position: Position,
     (database, key): (u8, &[u8]),
-    patience: Patience,
+    (patience, pressed): (Patience, bool),
 ) -> Result<Look<'v>, ReadError> {
-    if segment.is_resident(position) {
+    let resident = segment.is_resident(position);
+    if resident && !pressed {
         let bytes = segment.mapped(position);
         if let Ok(found) = record::key_of(bytes)
             && found != (database, key)
@@ -120,10 +123,13 @@ fn look<'v>(
             expires_at: record.expires_at,
         }));
     }
-    if patience == Patience::ResidentOnly {
-        return Err(ReadError::NotResident);
-    }
-    let mut bytes = segment.fetch(position)?;
+    let mut bytes = match patience {
+        Patience::MayWait => segment.fetch(position)?,
+        Patience::ResidentOnly if resident => {
+            segment.fetch_now(position)?.ok_or(ReadError::NotResident)?
+        }
+        Patience::ResidentOnly => return Err(ReadError::NotResident),
+    };
     let record = segment.parse(position, &bytes)?;
     if (record.database, record.key) != (database, key) {
         return Ok(Look::OtherKey);
@@ -245,6 +251,8 @@ pub(super) struct Source<'g> {
     pub(super) keydir: &'g Keydir,
     pub(super) segments: &'g Table,
     pub(super) guard: &'g Guard,
+    /// [`Core::is_pressed`]
+    pub(super) pressed: bool,
 }
 
 impl<'g> Source<'g> {
@@ -252,7 +260,8 @@ impl<'g> Source<'g> {
     /// database may have been cleared, or the segments changed.
     pub(super) fn live(core: &'g Core, database: u8, guard: &'g Guard) -> Source<'g> {
         let keydir = core.keydir(database, guard);
-        Source { keydir, segments: core.segments.table(guard), guard }
+        let pressed = core.is_pressed();
+        Source { keydir, segments: core.segments.table(guard), guard, pressed }
     }
 
     pub(super) fn segment(&self, position: Position) -> Result<&'g Arc<Segment>, Moved> {
@@ -270,7 +279,8 @@ impl<'g> Source<'g> {
         let mut value = None;
         let found = self.keydir.find(hash, self.guard, |position| -> Result<bool, Stop> {
             let segment = self.segment(position)?;
-            match look(segment, position, key, patience).map_err(Stop::Error)? {
+            let look = look(segment, position, key, (patience, self.pressed));
+            match look.map_err(Stop::Error)? {
                 Look::OtherKey => Ok(false),
                 Look::Found(found) => {
                     value = Some(found);
@@ -288,7 +298,7 @@ impl<'g> Source<'g> {
         let any = |_| Ok::<_, Infallible>(true);
         let Ok(Some(position)) = self.keydir.find(hash, self.guard, any) else { return 0 };
         match self.segment(position) {
-            Ok(segment) if segment.is_resident(position) => {
+            Ok(segment) if segment.is_resident(position) && !self.pressed => {
                 let record = segment.mapped(position);
                 let lines = record[..record.len().min(most)].iter().step_by(LINE);
                 lines.fold(0, |sum, byte| sum ^ u64::from(*byte))
@@ -303,7 +313,7 @@ impl<'g> Source<'g> {
     pub(super) fn is_of_key(&self, position: Position, key: (u8, &[u8])) -> Result<bool, Moved> {
         let segment = self.segment(position)?;
         let told = |bytes: &[u8]| record::key_of(bytes).map(|found| found == key);
-        if segment.is_resident(position) {
+        if segment.is_resident(position) && !self.pressed {
             let bytes = segment.mapped(position);
             return Ok(told(bytes).unwrap_or(true) || record::parse(bytes).is_err());
         }
@@ -314,5 +324,28 @@ impl<'g> Source<'g> {
                 Ok(record) => (record.database, record.key) == key,
                 Err(_) => true,
             }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::KvStore;
+
+    #[test]
+    fn while_memory_is_short_nothing_is_read_in_the_map() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = KvStore::open(dir.path()).unwrap();
+        store.put("k", "v").unwrap();
+        let (core, guard) = (&store.reader().core, crossbeam_epoch::pin());
+        for pressed in [false, true] {
+            let source = Source { pressed, ..Source::live(core, 0, &guard) };
+            for patience in [Patience::ResidentOnly, Patience::MayWait] {
+                let found = source.find(core.hasher.hash(b"k"), (0, b"k"), patience);
+                let Ok(Some((_, value))) = found else { panic!("not found") };
+                assert_eq!(value.bytes.as_ref(), b"v");
+                assert_eq!(matches!(value.bytes, Cow::Owned(_)), pressed);
+            }
+        }
     }
 }
