@@ -3,52 +3,44 @@
 //! Any thread posts; the loop's thread takes. A post to a loop that is awake costs no system call,
 //! and of many posts to a sleeping one exactly one rings.
 //!
-//! No wake-up is lost. The poster does (P1) push, (P2) fence, (P3) read `asleep` and ring if it
-//! turns it from true to false. The loop does (L1) set `asleep`, (L2) fence, (L3) look into its
-//! queues and poll only if they are empty. The two fences are sequentially consistent, so one comes
-//! first: if P2 does, L3 sees the push and the loop does not sleep; if L2 does, P3 sees `asleep`
-//! and rings, and as the bell is an eventfd, a ring before the poll ends the poll at once. After
-//! the poll the loop clears `asleep` and only then takes what is queued, so a post that it misses
-//! is followed by another L1 to L3.
+//! That no wake-up is lost is up to [`Sleep`](super::sleep::Sleep), whose module has the proof.
 //!
 //! The queues are unbounded, since a loop must never make a worker wait that it may itself wait
 //! for. What bounds them is that every mail answers a request: the loops stop reading from a
 //! connection whose requests are not taken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
+use super::sleep::Sleep;
+
 /// Wakes one sleeping thread out of its poll.
 #[derive(Debug)]
 pub(super) struct Bell {
-    asleep: AtomicBool,
+    sleep: Sleep,
     waker: Waker,
 }
 
 impl Bell {
     pub(super) fn new(waker: Waker) -> Arc<Bell> {
-        Arc::new(Bell { asleep: AtomicBool::new(false), waker })
+        Arc::new(Bell { sleep: Sleep::new(), waker })
     }
 
     /// Loop's thread: from here on, posts ring. The queues must be looked into once more.
     pub(super) fn fall_asleep(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.sleep.begin();
     }
 
     /// Loop's thread: after the poll, before the queues are emptied.
     pub(super) fn wake_up(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.sleep.end();
     }
 
     /// Any thread, after its push.
     fn ring(&self) {
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed)
-            && self.asleep.swap(false, Ordering::Relaxed)
+        if self.sleep.must_be_ended()
             && let Err(error) = self.waker.wake()
         {
             log::error!("waking an event loop: {error}");
@@ -207,7 +199,7 @@ mod tests {
         assert!(events.is_empty(), "rang though the loop is awake");
         bell.fall_asleep();
         post.post(2).unwrap();
-        assert!(!bell.asleep.load(Ordering::Relaxed), "the second post would ring again");
+        assert!(!bell.sleep.must_be_ended(), "the second post would ring again");
         poll.poll(&mut events, Some(LOST)).unwrap();
         assert_eq!(events.iter().count(), 1);
         assert_eq!((mailbox.take(), mailbox.take(), mailbox.take()), (Some(1), Some(2), None));

@@ -27,6 +27,11 @@
 //! - Memory follows bytes that arrived or were answered, never bytes that were announced, and a
 //!   connection without either holds no buffer.
 
+/// The atomics of [`sleep`]; tests/models.rs has others in this place.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
+
 mod acceptor;
 mod admission;
 mod buffer;
@@ -37,6 +42,7 @@ mod linger;
 mod mailbox;
 mod options;
 mod service;
+mod sleep;
 mod spares;
 mod stats;
 mod threads;

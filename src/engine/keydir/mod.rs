@@ -9,6 +9,10 @@
 //! position ([`Keydir::relocate`]), so what a user changed meanwhile wins. Readers take no lock.
 //! Invariant: a position is replaced in place; a key that is overwritten is never absent meanwhile.
 
+/// The atomics of [`table`]; tests/models.rs has others in this place.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}
 mod order;
 mod table;
 

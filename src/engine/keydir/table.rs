@@ -12,7 +12,7 @@
 //! slot within a table; a slot's hash is written after its position, so who sees the hash sees a
 //! position of it (or zero); a run of used slots that starts at an entry's home reaches the entry.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::atomics::{AtomicU32, AtomicU64, Ordering};
 
 use crate::engine::position::Position;
 
