@@ -92,6 +92,8 @@ pub struct Settings {
     pub dir: Option<PathBuf>,
     /// `backup-dir`
     pub backup_dir: Option<PathBuf>,
+    /// `scrub-rate`
+    pub scrub_rate: Option<String>,
     /// `fsync`
     pub fsync: Option<String>,
     /// `segment-bytes`
@@ -123,6 +125,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Where backups go.
     pub backup_dir: PathBuf,
+    /// How many bytes a second are read in the background to find damage; 0: none.
+    pub scrub_rate: u64,
     /// When writes are made durable, to begin with.
     pub fsync: Fsync,
     /// The size that segments are closed at, in bytes.
@@ -176,6 +180,7 @@ impl Settings {
             }
             "fsync" | "appendfsync" => &mut self.fsync,
             "segment-bytes" => &mut self.segment_bytes,
+            "scrub-rate" => &mut self.scrub_rate,
             "loops" => &mut self.loops,
             "readers" => &mut self.readers,
             "loop-reads" => &mut self.loop_reads,
@@ -231,6 +236,7 @@ impl Settings {
             backup_dir: self.backup_dir.or(below.backup_dir),
             fsync: self.fsync.or(below.fsync),
             segment_bytes: self.segment_bytes.or(below.segment_bytes),
+            scrub_rate: self.scrub_rate.or(below.scrub_rate),
             loops: self.loops.or(below.loops),
             readers: self.readers.or(below.readers),
             loop_reads: self.loop_reads.or(below.loop_reads),
@@ -266,6 +272,7 @@ impl Settings {
                 64 << 20,
                 MIN_SEGMENT..=MAX_SEGMENT,
             )?,
+            scrub_rate: number("scrub-rate", self.scrub_rate, 4 << 20, 0..=1 << 40)?,
             // One loop feeds two cores: the other threads are the writer and the readers.
             loops: number("loops", self.loops, (cores as u64 / 2).max(1), 1..=256)? as usize,
             readers: number("readers", self.readers, cores as u64 * 2, 1..=256)? as usize,

@@ -57,6 +57,7 @@
 //! | `kvs-compact` | `engine/store.rs` | merges, hints, which pages are in memory | a channel from the writer, a clock |
 //! | `kvs-prepare` | `engine/store.rs` | fills the next segment with zeros | a channel from the writer |
 //! | `kvs-expire` | `engine/store.rs` | removes keys whose time has come | a schedule that the writer fills, a clock |
+//! | `kvs-scrub` | `engine/store.rs` | reads closed segments to find damage, at a low rate | a clock |
 //! | `kvs-backup` | `engine/backup.rs` | makes one backup in the background, then ends | - |
 //! | `kvs-sync` | `engine/store.rs` | syncs once a second what is not durable yet; with fsync everysec | a clock |
 //! | `kvs-pool-N` | `thread_pool.rs` | calls of an engine that blocks; in place of all `kvs-*` threads | its queue |

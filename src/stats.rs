@@ -54,6 +54,12 @@ pub struct EngineStats {
     pub prepared_rotations: Counter,
     /// Pages that had left memory when they were last looked for.
     pub evicted_pages: Counter,
+    /// Bytes that the scrub has read.
+    pub scrub_bytes: Counter,
+    /// Times it has read all that is closed.
+    pub scrub_rounds: Counter,
+    /// Damaged ranges that it has found.
+    pub scrub_damaged: Counter,
     /// Damaged ranges found when the store was opened.
     pub damaged_ranges: Counter,
     /// Bytes of segments that an open has to deal with.

@@ -48,6 +48,9 @@ struct Flags {
     /// The size at which a segment is closed [default: 64m]
     #[arg(long, value_name = "N")]
     segment_bytes: Option<String>,
+    /// Bytes a second that are read in the background to find damage; 0: none [default: 4m]
+    #[arg(long, value_name = "N")]
+    scrub_rate: Option<String>,
     /// Event loops [default: half the cores]
     #[arg(long, value_name = "N")]
     loops: Option<String>,
@@ -96,6 +99,7 @@ impl Flags {
             backup_dir: self.backup_dir,
             fsync: self.fsync,
             segment_bytes: self.segment_bytes,
+            scrub_rate: self.scrub_rate,
             loops: self.loops,
             readers: self.readers,
             loop_reads: self.loop_reads,

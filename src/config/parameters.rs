@@ -109,6 +109,7 @@ pub static PARAMETERS: &[Parameter] = &[
         },
     ),
     live("save", Kind::Only { value: "", why: "no snapshot is needed: every write is in the log" }),
+    fixed("scrub-rate", "scrub-rate", |config| config.scrub_rate.to_string()),
     fixed("segment-bytes", "segment-bytes", |config| config.segment_bytes.to_string()),
     live(
         "slowlog-log-slower-than",

@@ -213,9 +213,10 @@ impl Backups {
             let listed = manifest.segments();
             let mut segments = core.segments.all();
             segments.retain(|s| s.number() != active && listed.contains(&s.number()));
-            if segments.len() + 1 != listed.len() {
+            let lost = segments.iter().any(|segment| segment.problem().is_some());
+            if lost || segments.len() + 1 != listed.len() {
                 return Err(KvsError::Invalid(
-                    "segments are missing: stop the server and use `kvs repair`".into(),
+                    "segments are lost: stop the server and use `kvs repair`".into(),
                 ));
             }
             Ok((segments, manifest.allocate(), manifest))

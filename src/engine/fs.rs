@@ -98,6 +98,10 @@ pub trait File: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The length.
     fn len(&self) -> io::Result<u64>;
+    /// Tells that these bytes will not be read again soon, so that they need not be kept in memory.
+    fn forget(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Maps the first `capacity` bytes for reading, which may be more than the file holds yet.
     fn map(&self, capacity: u64) -> io::Result<Map>;
 }
@@ -206,6 +210,10 @@ impl File for OsFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn forget(&self, offset: u64, len: u64) -> io::Result<()> {
+        super::mmap::forget(&self.0, offset, len)
     }
 
     fn map(&self, capacity: u64) -> io::Result<Map> {

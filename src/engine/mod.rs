@@ -41,6 +41,7 @@ mod recovery;
 pub mod repair;
 mod reserve;
 pub mod scan;
+mod scrub;
 pub mod segment;
 pub mod segments;
 mod snapshot;

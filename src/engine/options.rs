@@ -25,6 +25,7 @@ pub struct Options {
     pub(super) compact_rate: u64,
     pub(super) lock_wait: Duration,
     pub(super) backup_dir: Option<PathBuf>,
+    pub(super) scrub_rate: u64,
     pub(super) stats: Arc<EngineStats>,
 }
 
@@ -47,6 +48,7 @@ impl Options {
             compact_rate: 64 * 1024 * 1024,
             lock_wait: Duration::from_secs(3),
             backup_dir: None,
+            scrub_rate: 0,
             stats: Arc::default(),
         }
     }
@@ -85,6 +87,12 @@ impl Options {
     /// How long an open waits for another process to let go of the directory.
     pub fn lock_wait(mut self, wait: Duration) -> Options {
         self.lock_wait = wait;
+        self
+    }
+
+    /// How many bytes a second are read in the background to find damage; 0, the default: none.
+    pub fn scrub_rate(mut self, bytes_per_second: u64) -> Options {
+        self.scrub_rate = bytes_per_second;
         self
     }
 

@@ -431,6 +431,27 @@ impl Segment {
         }
     }
 
+    /// Which pages of it are in memory: bit 0 of a byte each. Empty if the kernel does not tell.
+    pub(super) fn resident_pages(&self) -> Vec<u8> {
+        self.map.resident_pages(self.len() as usize).unwrap_or_default()
+    }
+
+    /// Lets go of the pages in `range` that were not `resident` before they were read. The kernel
+    /// keeps those that somebody has mapped since.
+    pub(super) fn forget(&self, range: std::ops::Range<u64>, resident: &[u8]) {
+        let page = PAGE as u64;
+        let cold = |number: u64| resident.get(number as usize).is_some_and(|flags| flags & 1 == 0);
+        let (mut from, end) = (range.start / page, range.end / page);
+        while from < end {
+            let to = (from..end).find(|number| !cold(*number)).unwrap_or(end);
+            if from < to {
+                // Advice only: if it is not taken, memory is used for longer.
+                let _ = self.file.forget(from * page, (to - from) * page);
+            }
+            from = to + 1;
+        }
+    }
+
     /// Asks the kernel anew which pages are in memory; how many are not any more that were.
     pub fn refresh_residency(&self) -> u64 {
         let Ok(pages) = self.map.resident_pages(self.len() as usize) else { return 0 };

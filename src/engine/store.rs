@@ -12,6 +12,7 @@
 //!                                                            kvs-compact  merges, hints, residency
 //!                                                            kvs-expire   removes expired keys
 //!                                                            kvs-sync     what is not durable yet, once a second
+//!                                                            kvs-scrub    reads closed segments, slowly
 //!                                                            kvs-backup   while a backup is made
 //! ```
 
@@ -37,6 +38,7 @@ use super::preparer::{self, Preparer, Ready};
 use super::range::Range;
 use super::record;
 use super::recovery;
+use super::scrub::Scrubber;
 use super::snapshot::Snapshot;
 use super::syncer::{self, Unsynced};
 use super::threads::{Threads, spawn};
@@ -216,6 +218,7 @@ impl KvStore {
         let (chores, todo) = unbounded();
         let (requests, asked) = bounded(1);
         let (sync_stop, stopped) = bounded(0);
+        let scrub_stopped = stopped.clone();
         let ready = Ready::default();
         let unsynced = Unsynced::new(recovered.active);
         let _ = core.unsynced.set(Arc::clone(&unsynced));
@@ -233,6 +236,10 @@ impl KvStore {
         let preparer = spawn("kvs-prepare", move || preparer::run(&prepare, &asked, &place))?;
         let sync = Arc::clone(&core);
         workers.push(spawn("kvs-sync", move || syncer::run(&sync, &unsynced, &stopped))?);
+        if options.scrub_rate > 0 {
+            let scrubber = Scrubber::new(Arc::clone(&core), options.scrub_rate, scrub_stopped);
+            workers.push(spawn("kvs-scrub", move || scrubber.run())?);
+        }
         let expirer = Expirer::new(Arc::clone(&core), Arc::clone(&committer));
         let root = options.backup_dir.clone().unwrap_or_else(|| options.dir.join("backups"));
         let backups = Backups::new(Arc::clone(&core), Arc::clone(&committer), root);

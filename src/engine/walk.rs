@@ -77,6 +77,11 @@ impl<'a> Walk<'a> {
         self.base + self.done as u64
     }
 
+    /// Behind the last byte that was read.
+    pub(super) fn read_to(&self) -> u64 {
+        self.base + self.bytes.len() as u64
+    }
+
     /// Lets go of the records that were visited.
     pub(super) fn advance(&mut self) {
         self.bytes.drain(..self.done);

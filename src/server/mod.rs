@@ -198,6 +198,7 @@ fn open_backend(config: &Config, fs: Arc<dyn Fs>, shared: &Shared) -> Result<Bac
                 .readers(config.readers)
                 .ordered(config.ordered)
                 .backup_dir(&config.backup_dir)
+                .scrub_rate(config.scrub_rate)
                 .stats(Arc::clone(&shared.engine_stats))
                 .open()?;
             let took = Duration::from_micros(shared.engine_stats.open_micros.get());

@@ -78,7 +78,7 @@ enum Command {
     /// Read everything and tell what is not as it was written; nothing is changed.
     ///
     /// Exit code 0: all is sound; 1: there is damage; 2: nothing can be told. While a server has the
-    /// directory, it cannot be checked.
+    /// directory, it cannot be checked: the server reads all by itself, see its --scrub-rate.
     Check {
         /// One JSON document in place of lines for people.
         #[arg(long)]

@@ -13,7 +13,7 @@ pub mod report;
 
 pub(super) mod body;
 mod fate;
-mod hinted;
+pub(super) mod hinted;
 pub(super) mod look;
 
 use std::collections::BTreeSet;
