@@ -173,6 +173,12 @@ pub trait Writes: Reads {
     /// Removes every key of every database.
     fn clear_all(&mut self) -> Result<(), Abort>;
 
+    /// The database it works on.
+    fn database(&self) -> usize;
+
+    /// Works on another database from now on, if there is such a one; whether there is.
+    fn select(&mut self, database: usize) -> bool;
+
     /// Gives `key` another expiry and keeps its value; nothing if the key is not there.
     fn set_expiry(&mut self, key: &[u8], expires_at: Option<u64>) -> Result<(), Abort> {
         let Some(entry) = self.get(key)? else { return Ok(()) };

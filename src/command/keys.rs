@@ -49,7 +49,11 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new(Group::Generic, "copy", -3, Run::Write(copy))
         .keys(1, 2, 1)
         .flags(Flags::DENYOOM)
-        .help("COPY source destination [DB 0] [REPLACE]", "Copies a value and its expiry"),
+        .help("COPY source destination [DB index] [REPLACE]", "Copies a value and its expiry"),
+    Command::new(Group::Generic, "move", 3, Run::Write(move_to))
+        .key()
+        .flags(FAST)
+        .help("MOVE key index", "Puts a value, and its expiry, into another database"),
     Command::new(Group::Generic, "randomkey", 1, Run::Scan(randomkey))
         .help("RANDOMKEY", "Some key, or nothing if there is none"),
     Command::new(Group::Generic, "keys", 2, Run::Scan(keys))
@@ -119,33 +123,69 @@ fn renamenx(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     Ok(())
 }
 
+const SAME: &str = "ERR source and destination objects are the same";
+
+/// The database that a word names, if there is such a one. Leaves `db` where it is.
+fn database(db: &mut dyn Writes, word: &[u8]) -> Result<usize, Abort> {
+    let home = db.database();
+    let named = usize::try_from(small_integer(word)?).map_err(|_| NO_SUCH_DATABASE)?;
+    let known = db.select(named);
+    db.select(home);
+    if known { Ok(named) } else { Err(NO_SUCH_DATABASE.into()) }
+}
+
+/// Copies a value and its expiry to another key, or database; whether it did. What is there is
+/// replaced if `replace`.
+fn copy_key(
+    db: &mut dyn Writes,
+    from: &[u8],
+    (there, to): (usize, &[u8]),
+    replace: bool,
+) -> Result<bool, Abort> {
+    let home = db.database();
+    let Some(entry) = db.get(from)? else { return Ok(false) };
+    let (value, expires_at) = (entry.value.into_owned(), entry.expires_at);
+    db.select(there);
+    let copies = replace || !db.contains(to)?;
+    if copies {
+        db.put(to, &value, expires_at)?;
+    }
+    db.select(home);
+    Ok(copies)
+}
+
 fn copy(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let mut replace = false;
+    let (mut replace, mut there) = (false, db.database());
     let mut words = args.iter().skip(3);
     while let Some(word) = words.next() {
         if word.eq_ignore_ascii_case(b"replace") {
             replace = true;
         } else if word.eq_ignore_ascii_case(b"db") && words.len() > 0 {
-            if small_integer(words.next().unwrap_or_default())? != 0 {
-                return Err(NO_SUCH_DATABASE.into());
-            }
+            there = database(db, words.next().unwrap_or_default())?;
         } else {
             return Err(SYNTAX.into());
         }
     }
     let (from, to) = (&args[1], &args[2]);
-    if from == to {
-        return Err("ERR source and destination objects are the same".into());
+    if from == to && there == db.database() {
+        return Err(SAME.into());
     }
-    let copied = match db.get(from)? {
-        Some(entry) if replace || !db.contains(to)? => {
-            let (value, expires_at) = (entry.value.into_owned(), entry.expires_at);
-            db.put(to, &value, expires_at)?;
-            true
-        }
-        _ => false,
-    };
+    let copied = copy_key(db, from, (there, to), replace)?;
     reply.integer(copied.into());
+    Ok(())
+}
+
+fn move_to(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let there = database(db, &args[2])?;
+    if there == db.database() {
+        return Err(SAME.into());
+    }
+    let key = &args[1];
+    let moved = copy_key(db, key, (there, key), false)?;
+    if moved {
+        db.delete(key)?;
+    }
+    reply.integer(moved.into());
     Ok(())
 }
 
@@ -245,7 +285,29 @@ mod tests {
             ("copy b c", ":0"),
             ("copy b c replace", ":1"),
             ("copy b b", "-ERR source and destination objects are the same"),
-            ("copy b d db 1", "-ERR DB index is out of range"),
+            ("copy b d db 16", "-ERR DB index is out of range"),
+            ("copy b d db x", "-ERR value is not an integer or out of range"),
+            ("copy b b db 1", ":1"),
+            ("copy b b db 1", ":0"),
+            ("copy b b db 1 replace", ":1"),
+            ("copy x b db 1 replace", ":0"),
+            ("move b 1", ":0"),
+            ("move x 1", ":0"),
+            ("move b 0", "-ERR source and destination objects are the same"),
+            ("move b 16", "-ERR DB index is out of range"),
+            ("move b -1", "-ERR DB index is out of range"),
+            (
+                "move b 99999999999",
+                "-ERR value is out of range, value must between -2147483648 and 2147483647",
+            ),
+            ("move b 2", ":1"),
+            ("exists b", ":0"),
+            ("select 2", "+OK"),
+            ("ttl b", ":100"),
+            ("move b 0", ":1"),
+            ("select 1", "+OK"),
+            ("get b", "$1 1"),
+            ("select 0", "+OK"),
             ("ttl c", ":100"),
             ("flushall", "+OK"),
             ("randomkey", "$-1"),

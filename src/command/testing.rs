@@ -104,6 +104,17 @@ impl Writes for TestDb {
         self.maps.iter_mut().for_each(Map::clear);
         Ok(())
     }
+
+    fn database(&self) -> usize {
+        self.database
+    }
+
+    fn select(&mut self, database: usize) -> bool {
+        if database < DATABASES {
+            self.database = database;
+        }
+        database < DATABASES
+    }
 }
 
 /// A connection.

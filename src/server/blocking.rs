@@ -168,4 +168,12 @@ impl Writes for Blocking<'_> {
     fn clear_all(&mut self) -> Outcome {
         self.clear()
     }
+
+    fn database(&self) -> usize {
+        0
+    }
+
+    fn select(&mut self, database: usize) -> bool {
+        database == 0
+    }
 }

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 
 use crate::command::{Abort, Entry, KeyRange, Reads, Way, Writes};
-use crate::engine::{Patience, ReadError, Reader, Txn, Value, View, Walk};
+use crate::engine::{DATABASES, Patience, ReadError, Reader, Txn, Value, View, Walk};
 
 impl From<ReadError> for Abort {
     fn from(error: ReadError) -> Abort {
@@ -219,5 +219,17 @@ impl Writes for NativeWrites<'_, '_> {
 
     fn clear_all(&mut self) -> Result<(), Abort> {
         Ok(self.txn.borrow_mut().clear_all()?)
+    }
+
+    fn database(&self) -> usize {
+        self.database.into()
+    }
+
+    fn select(&mut self, database: usize) -> bool {
+        let known = database < DATABASES;
+        if known {
+            self.database = database as u8;
+        }
+        known
     }
 }
