@@ -257,6 +257,44 @@ fn a_server_whose_sync_failed_answers_everyone_and_goes_on_with_reads() {
     assert_eq!(store.len(), 1);
 }
 
+/// Damage to one key of a server: that key answers with where, others go on, and it can be removed.
+#[test]
+fn a_server_names_the_damage_and_goes_on() {
+    let disk = SimFs::new();
+    let server = Running::start_on(disk.shared(), |_| {});
+    let mut client = server.client();
+    for key in ["a", "b", "c"] {
+        ask(&mut client, &["SET", key, &format!("value of {key}")]);
+    }
+    drop(client);
+    server.stop().unwrap();
+    let path = std::path::Path::new(DIR).join("00000001.log");
+    let bytes = disk.content(&path).unwrap();
+    let at = bytes.windows(10).position(|window| window == b"value of b").unwrap();
+    disk.flip(&path, at as u64, 4);
+    let server = Running::start_on(disk.shared(), |_| {});
+    let mut client = server.client();
+    for _ in 0..3 {
+        let line = error(ask(&mut client, &["GET", "b"]));
+        assert!(
+            line.starts_with("ERR damaged: ") && line.contains("00000001.log at byte"),
+            "{line}"
+        );
+    }
+    assert_eq!(ask(&mut client, &["GET", "c"]), Value::Bulk("value of c".into()));
+    assert!(error(ask(&mut client, &["INCR", "b"])).starts_with("ERR damaged: "));
+    assert!(error(ask(&mut client, &["PREFIX", ""])).starts_with("ERR damaged: "));
+    let scanned = ask(&mut client, &["SCAN", "0", "COUNT", "100"]);
+    let names =
+        |keys: &[&str]| Value::Array(keys.iter().map(|key| Value::Bulk((*key).into())).collect());
+    let Value::Array(parts) = scanned else { panic!("{scanned:?}") };
+    assert!(parts[1] == names(&["a", "c"]) || parts[1] == names(&["c", "a"]), "{parts:?}");
+    assert_eq!(ask(&mut client, &["KEYS", "*"]), names(&["a", "b", "c"]));
+    assert_eq!(ask(&mut client, &["DEL", "b"]), Value::Integer(1));
+    assert_eq!(ask(&mut client, &["GET", "b"]), Value::Null);
+    assert_eq!(ask(&mut client, &["SET", "b", "new"]), Value::Simple("OK".into()));
+}
+
 #[test]
 fn a_server_on_a_full_disk_says_so_and_recovers() {
     let disk = SimFs::new();
