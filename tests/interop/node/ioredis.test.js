@@ -66,13 +66,21 @@ for (const size of [1, 64]) {
 
 test("many commands in one pipeline", async () => {
   const pipeline = db.pipeline();
-  for (let i = 0; i < MANY / 2; i++) pipeline.set(`p${i}`, i).get(`p${i}`);
+  for (let i = 0; i < MANY / 2; i++) pipeline.set(`p${i}`, i);
+  for (let i = 0; i < MANY / 2; i++) pipeline.get(`p${i}`);
   const replies = await pipeline.exec();
   assert.equal(replies.length, MANY);
   replies.forEach(([error, reply], i) => {
     assert.equal(error, null);
-    assert.equal(reply, i % 2 ? String((i - 1) / 2) : "OK");
+    assert.equal(reply, i < MANY / 2 ? "OK" : String(i - MANY / 2));
   });
+});
+
+test("a pipeline reads what it has just written", async () => {
+  const pipeline = db.pipeline();
+  for (let i = 0; i < 100; i++) pipeline.set("k", i).get("k");
+  const replies = (await pipeline.exec()).map(([, reply]) => reply);
+  replies.forEach((reply, i) => assert.equal(reply, i % 2 ? String((i - 1) / 2) : "OK"));
 });
 
 test("commands that are not waited for keep their order", async () => {
@@ -91,6 +99,15 @@ test("transactions", async () => {
   assert.equal(failed.message, "ERR value is not an integer or out of range");
   assert.equal(after, 2);
   await assert.rejects(db.multi().set("c").exec(), /EXECABORT|wrong number of arguments/);
+});
+
+test("a watched key that another client changes refuses the transaction", async () => {
+  const other = connect();
+  await db.watch("watched");
+  await other.set("watched", "changed");
+  assert.equal(await db.multi().set("result", 1).exec(), null);
+  assert.equal(await db.exists("result"), 0);
+  assert.deepEqual(await db.multi().set("result", 1).exec(), [[null, "OK"]]);
 });
 
 test("databases have keys of their own", async () => {

@@ -3,7 +3,7 @@
 
 const assert = require("node:assert/strict");
 const { afterEach, beforeEach, describe, test } = require("node:test");
-const { createClient, createClientPool, RESP_TYPES } = require("redis");
+const { createClient, createClientPool, RESP_TYPES, WatchError } = require("redis");
 const {
   afterLoading,
   allBytes,
@@ -69,9 +69,18 @@ function suite(RESP) {
 
   test("many commands in one pipeline", async () => {
     const pipeline = db.multi();
-    for (let i = 0; i < MANY / 2; i++) pipeline.set(`p${i}`, String(i)).get(`p${i}`);
+    for (let i = 0; i < MANY / 2; i++) pipeline.set(`p${i}`, String(i));
+    for (let i = 0; i < MANY / 2; i++) pipeline.get(`p${i}`);
     const replies = await pipeline.execAsPipeline();
     assert.equal(replies.length, MANY);
+    const expected = (i) => (i < MANY / 2 ? "OK" : String(i - MANY / 2));
+    replies.forEach((reply, i) => assert.equal(reply, expected(i)));
+  });
+
+  test("a pipeline reads what it has just written", async () => {
+    const pipeline = db.multi();
+    for (let i = 0; i < 100; i++) pipeline.set("k", String(i)).get("k");
+    const replies = await pipeline.execAsPipeline();
     replies.forEach((reply, i) => assert.equal(reply, i % 2 ? String((i - 1) / 2) : "OK"));
   });
 
@@ -83,9 +92,17 @@ function suite(RESP) {
   test("transactions", async () => {
     assert.deepEqual(await db.multi().set("a", "1").incr("a").get("a").exec(), ["OK", 2, "2"]);
     await db.set("text", "abc");
-    const replies = await db.multi().set("b", "1").incr("text").incr("b").exec().catch((error) => error.replies);
+    const failing = db.multi().set("b", "1").incr("text").incr("b").exec();
+    const replies = await failing.catch((error) => error.replies);
     assert.equal(replies[1].message, "ERR value is not an integer or out of range");
     assert.equal(await db.get("b"), "2");
+  });
+
+  test("a watched key that another client changes refuses the transaction", async () => {
+    await db.watch("watched");
+    await (await connect()).set("watched", "changed");
+    await assert.rejects(db.multi().set("result", "1").exec(), WatchError);
+    assert.equal(await db.exists("result"), 0);
   });
 
   test("databases have keys of their own", async () => {

@@ -69,6 +69,65 @@ class Transactions(InteropTest):
         with self.assertRaises(redis.exceptions.ExecAbortError):
             single.execute_command("EXEC")
 
+    def test_a_watched_key_that_changes_refuses_the_transaction(self):
+        other = self.connect()
+        changes = {
+            "set": lambda: other.set("watched", 2),
+            "the same value": lambda: other.set("watched", 1),
+            "delete": lambda: other.delete("watched"),
+            "expire": lambda: other.expire("watched", 100),
+            "flush": lambda: other.flushall(),
+        }
+        for name, change in changes.items():
+            with self.subTest(name), self.db.pipeline() as pipe:
+                self.db.set("watched", 1)
+                pipe.watch("watched")
+                self.assertEqual(pipe.get("watched"), b"1")
+                change()
+                pipe.multi()
+                pipe.set("result", name)
+                with self.assertRaises(redis.WatchError):
+                    pipe.execute()
+                self.assertIsNone(self.db.get("result"))
+
+    def test_what_is_not_watched_any_more_refuses_nothing(self):
+        with self.db.pipeline() as pipe:
+            pipe.watch("watched")
+            self.db.set("watched", 1)
+            pipe.unwatch()
+            pipe.multi()
+            pipe.set("result", 1)
+            self.assertEqual(pipe.execute(), [True])
+
+    def test_two_clients_that_watch_count_right(self):
+        def count():
+            def add(pipe):
+                value = int(pipe.get("count") or 0)
+                pipe.multi()
+                pipe.set("count", value + 1)
+
+            db = self.connect()
+            for _ in range(50):
+                db.transaction(add, "count")
+
+        threads = [threading.Thread(target=count) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(self.db.get("count"), b"100")
+
+    def test_a_lock_has_one_holder(self):
+        mine = ComparingLock(self.db, "lock", 100_000)
+        other = ComparingLock(self.connect(), "lock", 100_000)
+        self.assertTrue(mine.take())
+        self.assertFalse(other.take())
+        self.assertFalse(other.give_back())
+        self.assertTrue(mine.give_back())
+        self.assertTrue(other.take())
+        self.assertFalse(mine.give_back())
+        self.assertEqual(self.db.get("lock"), other.token)
+
     def test_a_lock_by_compare_and_delete(self):
         if not is_kvs():
             self.skipTest("Redis has no DELIFEQ")

@@ -96,11 +96,20 @@ class Values(InteropTest):
 
     def test_many_commands_in_one_pipeline(self):
         with self.db.pipeline(transaction=False) as pipe:
-            for i in range(MANY // 4):
+            for i in range(MANY // 2):
+                pipe.set(f"p{i}", i)
+            for i in range(MANY // 2):
+                pipe.get(f"p{i}")
+            replies = pipe.execute()
+        self.assertEqual(replies[: MANY // 2], [True] * (MANY // 2))
+        self.assertEqual(replies[MANY // 2 :], [b"%d" % i for i in range(MANY // 2)])
+
+    def test_a_pipeline_reads_what_it_has_just_written(self):
+        with self.db.pipeline(transaction=False) as pipe:
+            for i in range(100):
                 pipe.set(f"p{i}", i).get(f"p{i}").incr("count").get("missing")
             replies = pipe.execute()
-        self.assertEqual(len(replies), MANY)
-        for i in range(MANY // 4):
+        for i in range(100):
             self.assertEqual(replies[4 * i : 4 * i + 4], [True, b"%d" % i, i + 1, None])
 
     def test_an_error_in_a_pipeline_is_at_its_place(self):

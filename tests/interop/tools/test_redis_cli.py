@@ -96,6 +96,13 @@ class Modes(unittest.TestCase):
         self.assertIn("Biggest string found '\"big\"' has 1000 bytes", report)
         self.assertIn("201 strings with", report)
 
+    def test_the_keys_with_most_memory(self):
+        self.fill(200)
+        cli("SET", "big", "x" * 5_000)
+        report = cli("--memkeys").decode()
+        self.assertIn("Sampled 201 keys in the keyspace!", report)
+        self.assertRegex(report, "Biggest string found '\"big\"' has 5[0-9]{3} bytes")
+
     def test_latency(self):
         least, most, mean, samples = cli("--raw", "--latency", "-i", "0.2").split()
         self.assertTrue(int(least) <= float(mean) <= int(most) and int(samples) > 0)

@@ -63,10 +63,20 @@ fn many_commands_in_one_pipeline() {
         let mut db = connect(wire);
         let mut pipe = pipe();
         for i in 0..MANY / 2 {
-            pipe.set(i, i).ignore().get(i);
+            pipe.set(i, i).ignore();
+        }
+        for i in 0..MANY / 2 {
+            pipe.get(i);
         }
         let found: Vec<usize> = pipe.query(&mut db).unwrap();
         assert_eq!(found, (0..MANY / 2).collect::<Vec<_>>());
+        pipe.clear();
+        // Each read sees the write right before it.
+        for i in 0..100 {
+            pipe.set("k", i).ignore().get("k");
+        }
+        let found: Vec<usize> = pipe.query(&mut db).unwrap();
+        assert_eq!(found, (0..100).collect::<Vec<_>>());
     });
 }
 
@@ -90,6 +100,20 @@ fn transactions() {
         let (count, text): (i64, String) =
             pipe.atomic().set("a", 1).ignore().incr("a", 1).get("a").query(&mut db).unwrap();
         assert_eq!((count, text.as_str()), (2, "2"));
+        let () = db.set("count", 1).unwrap();
+        let mut other = client(wire).get_connection().unwrap();
+        let mut tries = 0;
+        let (count,): (i64,) = redis::transaction(&mut db, &["count"], |db, pipe| {
+            let count: i64 = db.get("count")?;
+            tries += 1;
+            if tries == 1 {
+                // In between: so it must be tried again.
+                let () = other.set("count", 10)?;
+            }
+            pipe.set("count", count + 1).ignore().get("count").query(db)
+        })
+        .unwrap();
+        assert_eq!((tries, count), (2, 11));
     });
 }
 
