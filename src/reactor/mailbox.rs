@@ -3,7 +3,7 @@
 //! Any thread posts; the loop's thread takes. A post to a loop that is awake costs no system call,
 //! and of many posts to a sleeping one exactly one rings.
 //!
-//! That no wake-up is lost is up to [`Sleep`](super::sleep::Sleep), whose module has the proof.
+//! That no wake-up is lost is up to [`Sleep`], whose module has the proof.
 //!
 //! The queues are unbounded, since a loop must never make a worker wait that it may itself wait
 //! for. What bounds them is that every mail answers a request: the loops stop reading from a
