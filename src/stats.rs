@@ -50,7 +50,7 @@ pub struct EngineStats {
     pub compaction_written: Counter,
     /// Segments closed by the writer.
     pub rotations: Counter,
-    /// Of these, how many went on in a segment that was filled with zeros beforehand.
+    /// Of these, how many went on in a segment that had been created beforehand.
     pub prepared_rotations: Counter,
     /// Pages that had left memory when they were last looked for.
     pub evicted_pages: Counter,

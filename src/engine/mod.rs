@@ -54,6 +54,7 @@ mod view;
 mod walk;
 mod watch;
 mod writer;
+mod zeros;
 
 pub use crate::config::Fsync;
 use crate::error::Result;

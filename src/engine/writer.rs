@@ -12,6 +12,8 @@
 //! - of the segments that a writer wrote, the active one has the largest number.
 //! - a record's sequence number is larger than that of every record before it.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -32,6 +34,7 @@ use super::syncer::Unsynced;
 use super::txn::Txn;
 use super::view::{Moved, Source};
 use super::watch::Watches;
+use super::zeros::Zeros;
 use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 
@@ -58,6 +61,7 @@ pub struct Writer {
     unsynced: Arc<Unsynced>,
     /// The active segment is left when it would grow beyond this, in bytes.
     limit: u64,
+    zeros: Zeros,
     /// Segments that were left, but whose last records are not visible yet.
     left: Vec<Arc<Segment>>,
     helpers: Option<Helpers>,
@@ -83,8 +87,8 @@ impl Writer {
         let (group, left) = (Group::new(next_seq), Vec::new());
         let helpers = Some(helpers);
         let policy = core.fsync();
-        let watches = Watches::default();
-        Writer { core, active, tail, group, watches, policy, unsynced, limit, left, helpers }
+        let (watches, zeros) = (Watches::default(), Zeros::default());
+        Writer { core, active, tail, group, watches, policy, unsynced, limit, zeros, left, helpers }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -183,6 +187,7 @@ impl Writer {
             segment.sync()?;
         }
         self.tail = self.active.len();
+        self.zeros.forget();
         self.active.file().set_len(self.tail)?;
         if sync { self.active.sync() } else { Ok(()) }
     }
@@ -194,7 +199,7 @@ impl Writer {
             // The compactor ends only after the writer has let go of it.
             let _ = helpers.chores.send(Chore::Sealed(segment));
         }
-        helpers.preparer.grown_to(self.tail, &self.active, self.group.bytes().len());
+        helpers.preparer.grown_to(self.tail, &self.active);
     }
 
     fn count(&self) {
@@ -221,11 +226,10 @@ impl Writer {
             let (end, last) = units[fitting - 1];
             let after_sync = self.policy == Fsync::Always || self.unsynced.is_durable(self.tail);
             self.group.seal(records, last, after_sync);
-            let write = self.active.file().write_all_at(&self.group.bytes()[bytes..end], self.tail);
-            write.map_err(KvsError::io(format!("write {}", self.active.path().display())))?;
-            self.active.note_seq(self.group.seq(records));
             let base = self.tail as i64 - bytes as i64;
-            self.tail += (end - bytes) as u64;
+            self.append(bytes..end)
+                .map_err(KvsError::io(format!("write {}", self.active.path().display())))?;
+            self.active.note_seq(self.group.seq(records));
             pieces.push(Piece {
                 segment: Arc::clone(&self.active),
                 base,
@@ -239,6 +243,17 @@ impl Writer {
             Fsync::EverySec | Fsync::No => self.unsynced.written(),
         }
         Ok(pieces)
+    }
+
+    /// Writes these bytes of the group behind what the active segment has.
+    fn append(&mut self, bytes: Range<usize>) -> io::Result<()> {
+        let file = self.active.file();
+        file.write_all_at(&self.group.bytes()[bytes.clone()], self.tail)?;
+        self.tail += bytes.len() as u64;
+        if self.policy == Fsync::Always {
+            self.zeros.keep_ahead(&**file, self.tail, bytes.len(), self.limit)?;
+        }
+        Ok(())
     }
 
     /// Goes over to the policy that holds now. What was written under one that does not sync is made
@@ -294,6 +309,7 @@ impl Writer {
             self.left.push(old);
         }
         self.limit = self.active.capacity();
+        self.zeros.forget();
         self.tail = HEADER as u64;
         Ok(())
     }
