@@ -3,9 +3,10 @@
 
 mod serving;
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use kvs::client::Client;
+use kvs::config::DebugCommand;
 use kvs::protocol::Value;
 use serving::{Running, converse, expect, raw, resp, shown};
 
@@ -240,6 +241,27 @@ fn a_pause_holds_requests_back_in_order() {
     assert_eq!(counts, [2, 3, 4].map(Value::Integer));
 }
 
+/// Who waits for a request of its own is not held back by anyone.
+#[test]
+fn only_a_pause_blocks_clients() {
+    let server = Running::start(|config| config.debug_command = DebugCommand::Yes);
+    let (mut boss, mut sleeper) = (server.client(), server.client());
+    assert_eq!(says(&mut boss, "client no-evict on"), ok());
+    sleeper.send(&["DEBUG", "SLEEP", "1"]);
+    sleeper.send(&["PING"]);
+    sleeper.flush().unwrap();
+    let line = serving::wait_for("the sleeper", || {
+        let list = text(says(&mut boss, "client list"));
+        let line = list.lines().find(|line| field(line, "cmd") == "debug|sleep");
+        line.map(str::to_owned)
+    });
+    assert_eq!(field(&line, "flags"), "N");
+    assert!(text(says(&mut boss, "info clients")).contains("blocked_clients:0\r\n"));
+    assert_eq!(field(&text(says(&mut boss, "client info")), "flags"), "e");
+    assert_eq!(sleeper.receive().unwrap(), ok());
+    assert_eq!(sleeper.receive().unwrap(), Value::Simple("PONG".into()));
+}
+
 /// It would have to wait for a day.
 #[test]
 fn a_stop_ends_a_pause() {
@@ -273,4 +295,28 @@ fn idle_connections_are_closed_on_request() {
     assert!(idle.call(&["PING"]).is_err());
     assert_eq!(says(&mut busy, "client unpause"), ok());
     assert_eq!(held.receive().unwrap(), ok());
+}
+
+/// It takes longer for its reply than a connection may be idle.
+#[test]
+fn who_takes_a_reply_is_not_idle() {
+    const LEN: usize = 64 << 20;
+    let server = Running::start(|config| config.live.timeout.set(1));
+    let mut clock = server.client();
+    clock.set("large", vec![b'x'; LEN]).unwrap();
+    let mut slow = raw(server.addr());
+    slow.write_all(b"get large\n").unwrap();
+    let begin = std::time::Instant::now();
+    let (mut piece, mut came) = (vec![0; 1 << 20], 0);
+    while came < LEN {
+        let len = slow.read(&mut piece).unwrap();
+        assert!(len > 0, "cut off after {came} bytes");
+        came += len;
+        // A piece in a tenth of a second, until it has taken three.
+        serving::wait_for("some time to pass", || {
+            says(&mut clock, "ping");
+            let passed = begin.elapsed().as_millis() as usize;
+            (passed > 3000 || passed * 10 > came >> 10).then_some(())
+        });
+    }
 }

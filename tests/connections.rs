@@ -66,7 +66,6 @@ fn a_client_that_does_not_read_is_paused_then_cut_off() {
     let server = Process::start(&["--output-limit", "8m"]);
     let mut other = server.client();
     other.set("big", vec![b'x'; 256 << 10]).unwrap();
-    other.set("huge", vec![b'x'; 32 * MIB]).unwrap();
     let before = server.memory();
 
     // More than fits into the sockets' buffers and the soft limit: it is paused, not cut off.
@@ -85,15 +84,66 @@ fn a_client_that_does_not_read_is_paused_then_cut_off() {
     let reply = [b"$262144\r\n", &vec![b'x'; 256 << 10][..], b"\r\n"].concat();
     assert!(read_to_end(&mut paused) == reply.repeat(100));
 
-    // A reply that is larger than the limit, and is not taken.
+    // A limit below what a client is paused at.
+    other.command(&["CONFIG", "SET", "client-output-buffer-limit", "normal 512kb 0 0"]).unwrap();
     let mut greedy = raw(server.addr());
-    greedy.write_all(&resp(&["GET", "huge"])).unwrap();
+    greedy.write_all(&requests).unwrap();
     wait_for("the cut", || (figure(&mut other, "cut_off_connections") == 1).then_some(()));
     let mut rest = Vec::new();
     // Reset, or ended early.
     let _ = greedy.read_to_end(&mut rest);
-    assert!(rest.len() < 32 * MIB);
+    assert!(rest.len() < 100 * reply.len());
     other.ping().unwrap();
+}
+
+/// No reply is made that is larger than what may wait for a client: it is not sent in part, and
+/// nothing was done.
+#[test]
+fn a_reply_beyond_the_limit_is_an_error() {
+    for loop_reads in [true, false] {
+        let server = Running::start(|config| {
+            config.loop_reads = loop_reads;
+            config.live.output[0].hard.set(8 << 20);
+        });
+        let mut client = server.client();
+        let large = vec![b'x'; MIB];
+        client.set("big", &large).unwrap();
+        let error = "ERR the reply is larger than client-output-buffer-limit lets it be";
+        let mget = [&["MGET"][..], &["big"; 20]].concat();
+        let docs = [&["COMMAND", "DOCS"][..], &["client"; 20_000]].concat();
+        for words in [&mget, &docs, &vec!["KEYS", "*"]] {
+            let reply = client.call(words).unwrap();
+            match words[0] {
+                "KEYS" => assert_eq!(reply, Value::Array(vec![Value::Bulk(b"big".into())])),
+                _ => assert_eq!(reply, Value::Error(error.into()), "{}", words[0]),
+            }
+        }
+        for i in 0..10 {
+            client.set(format!("prefix-{i}"), &large).unwrap();
+        }
+        assert_eq!(client.call(&["PREFIX", "prefix-"]).unwrap(), Value::Error(error.into()));
+
+        let asked =
+            [&[vec!["MULTI"], vec!["SET", "new", "1"]][..], &vec![vec!["GET", "big"]; 20][..]];
+        for words in asked.concat() {
+            client.command(&words).unwrap();
+        }
+        let refusal = "ERR the replies of the transaction are too large; it was not run";
+        assert_eq!(client.call(&["EXEC"]).unwrap(), Value::Error(refusal.into()));
+        assert_eq!(client.get("new").unwrap(), None);
+
+        // What a write replies with counts, too.
+        client
+            .command(&["CONFIG", "SET", "client-output-buffer-limit", "normal 512kb 0 0"])
+            .unwrap();
+        wait_for("the new limit", || client.get("big").err());
+        for words in [&["GETSET", "big", "1"][..], &["GETDEL", "big"], &["GETEX", "big", "EX", "9"]]
+        {
+            assert_eq!(client.call(words).unwrap(), Value::Error(error.into()));
+        }
+        assert_eq!(client.command(&["STRLEN", "big"]).unwrap(), Value::Integer(MIB as i64));
+        assert_eq!(client.command(&["TTL", "big"]).unwrap(), Value::Integer(-1));
+    }
 }
 
 /// The replies to requests behind a write that takes its time are held back, but not without end.
@@ -119,31 +169,44 @@ fn replies_that_wait_for_their_turn_are_bounded() {
     other.ping().unwrap();
 }
 
-/// The same where read workers answer: they are not asked for more than the client takes.
+/// The same where read workers or the writer answer: they are not asked for more than the client
+/// takes.
 #[test]
-fn reads_under_way_are_bounded() {
+fn replies_under_way_are_bounded() {
     let server = Process::start(&["--loop-reads", "no", "--output-limit", "64m"]);
     let mut other = server.client();
-    other.set("big", vec![b'x'; MIB]).unwrap();
-    let before = server.memory();
-    let mut greedy = raw(server.addr());
-    greedy.write_all(&resp(&["GET", "big"]).repeat(400)).unwrap();
-    greedy.shutdown(Shutdown::Write).unwrap();
-    let (mut buffer, mut came, mut peak) = (vec![0; MIB], 0, 0);
-    loop {
-        match greedy.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(len) => came += len,
-            Err(error) => panic!("after {came} bytes: {error}"),
-        }
-        if came % 16 == 0 {
-            peak = peak.max(server.memory());
-        }
+    let large = "x".repeat(MIB);
+    other.set("big", &large).unwrap();
+    let transaction = [resp(&["MULTI"]), resp(&["GET", "big"]), resp(&["EXEC"])].concat();
+    let queued = "+OK\r\n+QUEUED\r\n*1\r\n".len();
+    for (request, more) in [
+        (resp(&["GET", "big"]), 0),
+        (resp(&["GETEX", "big", "PERSIST"]), 0),
+        (resp(&["SET", "big", &large, "GET"]), 0),
+        (transaction, queued),
+    ] {
+        let mut greedy = raw(server.addr());
+        let mut writer = greedy.try_clone().unwrap();
+        let (grown, came) = server.growth(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    writer.write_all(&request.repeat(200)).unwrap();
+                    writer.shutdown(Shutdown::Write).unwrap();
+                });
+                let (mut buffer, mut came) = (vec![0; MIB], 0);
+                loop {
+                    match greedy.read(&mut buffer) {
+                        Ok(0) => break came,
+                        Ok(len) => came += len,
+                        Err(error) => panic!("after {came} bytes: {error}"),
+                    }
+                }
+            })
+        });
+        assert_eq!(came, 200 * (MIB + "$1048576\r\n\r\n".len() + more));
+        println!("grew by {} MiB", grown / MIB);
+        assert!(grown < 48 * MIB, "it grew by {} MiB", grown / MIB);
     }
-    assert_eq!(came, 400 * (MIB + "$1048576\r\n\r\n".len()));
-    let grown = peak.saturating_sub(before) / MIB;
-    println!("grew by {grown} MiB");
-    assert!(grown < 48, "it grew by {grown} MiB");
 }
 
 /// Replies that fill the output to the byte: whatever is behind them is answered, too.

@@ -347,10 +347,11 @@ fn a_panic_in_a_group_commit_answers_everyone_and_refuses_writes() {
 fn the_last_handle_may_go_in_a_job() {
     struct Last(Option<KvStore>, Arc<Barrier>);
     impl WriteJob for Last {
-        fn stage(&mut self, txn: &mut Txn<'_>) {
+        fn stage(&mut self, txn: &mut Txn<'_>) -> Option<Box<dyn WriteJob>> {
             self.1.wait();
             txn.unit(|txn| txn.put(0, b"key", b"value", None)).unwrap();
             drop(self.0.take());
+            None
         }
         fn finish(self: Box<Self>, outcome: kvs::Result<()>) {
             outcome.unwrap();

@@ -89,6 +89,27 @@ fn commands_are_counted(loop_reads: bool) {
     assert_eq!((&*stats["keyspace_hits"], &*stats["total_error_replies"]), ("0", "0"));
 }
 
+/// Not the mean since the start, nor since somebody asked before.
+#[test]
+fn rates_are_of_the_last_moment() {
+    let server = Running::start(|_| {});
+    let mut client = server.client();
+    let names = ["ops_per_sec", "input_kbps", "output_kbps"].map(|n| format!("instantaneous_{n}"));
+    let rates = |client: &mut Client| {
+        let stats = info(client, "stats");
+        names.clone().map(|name| stats[&name].parse::<f64>().unwrap())
+    };
+    wait_for("high rates", || {
+        (0..1000).for_each(|_| client.send(&["PING"]));
+        client.flush().unwrap();
+        (0..1000).for_each(|_| drop(client.receive().unwrap()));
+        let [commands, bytes_in, bytes_out] = rates(&mut client);
+        (commands > 1000.0 && bytes_in > bytes_out && bytes_out > 1.0).then_some(())
+    });
+    // Asking is all that goes on now.
+    wait_for("low rates", || (rates(&mut client)[0] < 1000.0).then_some(()));
+}
+
 #[test]
 fn commands_are_counted_where_loops_read() {
     commands_are_counted(true);

@@ -121,6 +121,69 @@ fn nests_and_noise_are_answered_or_cut_off() {
     server.client().ping().unwrap();
 }
 
+/// Each bit that is set in a large value makes a record of all of it. They are not all in memory at a
+/// time, however many are asked for at once.
+#[test]
+fn many_changes_of_a_large_value_stay_within_bounds() {
+    const CHANGES: usize = 300;
+    let server = Process::start(&["--fsync", "no"]);
+    let mut client = server.client();
+    client.command(&["SETBIT", "bits", &(8 * MIB - 1).to_string(), "1"]).unwrap();
+    let (grown, ()) = server.growth(|| {
+        for bit in 0..CHANGES {
+            client.send(&["SETBIT", "bits", &bit.to_string(), "1"]);
+            client.send(&["INCR", "n"]);
+        }
+        client.flush().unwrap();
+        for i in 0..CHANGES {
+            assert_eq!(client.receive().unwrap(), Value::Integer(0));
+            assert_eq!(client.receive().unwrap(), Value::Integer(i as i64 + 1));
+        }
+    });
+    println!("grew by {} MiB", grown / MIB);
+    assert!(grown < 200 * MIB, "it grew by {} MiB", grown / MIB);
+    let ones = client.command(&["BITCOUNT", "bits"]).unwrap();
+    assert_eq!(ones, Value::Integer(CHANGES as i64 + 1));
+}
+
+/// A read of very many keys is no more than that: a look through the keys of all others for each of
+/// them would hold up the loop for minutes.
+#[test]
+fn a_read_of_very_many_keys_holds_up_nobody() {
+    const KEYS: usize = 500_000;
+    let server = Running::start(|_| {});
+    let mut client = server.client();
+    let mut words = vec![b"EXISTS".to_vec()];
+    words.extend((0..KEYS).map(|i| format!("key-{i}").into_bytes()));
+    client.send(&["SET", "key-7", "v"]);
+    client.send(&words);
+    client.flush().unwrap();
+    let mut other = server.client();
+    other.ping().unwrap();
+    assert_eq!(client.receive().unwrap(), Value::Simple("OK".into()));
+    assert_eq!(client.receive().unwrap(), Value::Integer(1));
+}
+
+/// All that a process may have open: clients are turned away before the store lacks a file.
+#[test]
+fn connections_leave_descriptors_to_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = ["sh", "-c", "ulimit -n 160; exec \"$0\" \"$@\""].map(std::ffi::OsStr::new);
+    let server = Process::wrapped(&few, dir.path(), &["--segment-bytes", "64k"]);
+    let mut client = server.client();
+    let mut others: Vec<TcpStream> = (0..200).map(|_| raw(server.addr())).collect();
+    let mut last = others.pop().unwrap();
+    let refusal = serving::read_to_end(&mut last);
+    assert_eq!(shown(&refusal), r"-ERR max number of clients reached\r\n");
+    // Each takes a new segment.
+    for i in 0..40u8 {
+        client.set("k", vec![i; 60 << 10]).unwrap();
+    }
+    assert_eq!(client.get("k").unwrap().unwrap(), vec![39; 60 << 10]);
+    drop(others);
+    wait_for("room", || server.client().ping().ok());
+}
+
 /// One write of very many small requests.
 #[test]
 fn a_huge_pipeline_is_answered_in_order() {
@@ -166,7 +229,7 @@ fn ten_thousand_idle_connections_cost_little() {
     let mut idle: Vec<TcpStream> = Vec::with_capacity(connections);
     while idle.len() < connections {
         // No more at once than wait in the listener's queue: beyond, connecting takes a second.
-        let more = 100.min(connections - idle.len());
+        let more = 1000.min(connections - idle.len());
         idle.extend((0..more).map(|_| raw(server.addr())));
         wait_for("them", || (connected(&mut other) == idle.len() + 1).then_some(()));
     }

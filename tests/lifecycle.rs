@@ -123,6 +123,31 @@ fn while_it_loads_it_says_so() {
     assert_eq!(value.unwrap(), b"v");
 }
 
+/// The store may take minutes to open; nobody has to wait for it who wants the server to end.
+#[test]
+fn it_can_be_ended_while_it_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open(dir.path()).unwrap();
+    for by_signal in [true, false] {
+        let mut server = Process::listening(dir.path(), &[]);
+        let mut client = server.client();
+        let Value::Bulk(text) = client.command(&["INFO", "persistence"]).unwrap() else { panic!() };
+        let text = String::from_utf8(text).unwrap();
+        for field in
+            ["loading:1", "loading_start_time:", "loading_loaded_perc:", "loading_eta_seconds:"]
+        {
+            assert!(text.contains(field), "no {field} in {text}");
+        }
+        match by_signal {
+            true => server.signal("TERM"),
+            false => drop(client.call(&["SHUTDOWN"])),
+        }
+        // Not the end that it comes to when it does not get the directory.
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    }
+    store.set("k".into(), "v".into()).unwrap();
+}
+
 /// If the other process keeps it, the second one gives up and names it.
 #[test]
 fn a_directory_has_one_server() {

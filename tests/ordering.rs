@@ -8,9 +8,10 @@ mod serving;
 
 use std::io::Read;
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use kvs::config::{Config, EngineKind, Fsync};
+use kvs::config::{Config, DebugCommand, EngineKind, Fsync};
+use kvs::protocol::Value;
 use model_db::{Exchange, Model};
 use serving::{Random, Running, resp, shown};
 
@@ -148,7 +149,7 @@ fn cold_and_warm_reads_mix_after_a_restart() {
             }
         });
         let text = String::from_utf8(match info.command(&["INFO", "stats"]).unwrap() {
-            kvs::protocol::Value::Bulk(text) => text,
+            Value::Bulk(text) => text,
             other => panic!("{other:?}"),
         });
         println!("round {round}: {}", text.unwrap().replace("\r\n", " "));
@@ -200,6 +201,33 @@ fn an_engine_that_blocks_says_what_it_lacks() {
     let error = client.command(&["SELECT", "1"]).unwrap_err().to_string();
     assert_eq!(error, "ERR DB index is out of range");
     assert_eq!(client.get("k").unwrap().unwrap(), b"v");
+}
+
+/// A walk may take minutes. What other connections ask for in the same wake of the loop does not
+/// wait for it. (The end of a pause makes it the same wake.)
+#[test]
+fn a_walk_holds_up_its_own_connection_only() {
+    let server = Running::start(|config| {
+        config.loop_reads = false;
+        config.debug_command = DebugCommand::Yes;
+    });
+    let (mut boss, mut sleeper) = (server.client(), server.client());
+    let mut readers: Vec<_> = (0..4).map(|_| server.client()).collect();
+    boss.set("k", "v").unwrap();
+    readers.iter_mut().for_each(|reader| reader.ping().unwrap());
+    boss.command(&["CLIENT", "PAUSE", "200"]).unwrap();
+    let start = Instant::now();
+    sleeper.send(&["DEBUG", "SLEEP", "5"]);
+    sleeper.flush().unwrap();
+    for reader in &mut readers {
+        reader.send(&["GET", "k"]);
+        reader.flush().unwrap();
+    }
+    for reader in &mut readers {
+        assert_eq!(reader.receive().unwrap(), Value::Bulk(b"v".into()));
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(sleeper.receive().unwrap(), Value::Simple("OK".into()));
 }
 
 /// Requests that are answered at once, behind one that is not, wait for their turn.

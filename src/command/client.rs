@@ -72,8 +72,8 @@ const SUBCOMMANDS: &[Command] = &[
 /// Which connections are meant: those for which all of this holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientFilter {
-    /// It is one of these.
-    pub numbers: Option<Vec<u64>>,
+    /// It is this one.
+    pub number: Option<u64>,
     /// It comes from there.
     pub addr: Option<String>,
     /// It came to this address.
@@ -87,10 +87,10 @@ pub struct ClientFilter {
 impl ClientFilter {
     /// Every connection.
     pub const ALL: ClientFilter =
-        ClientFilter { numbers: None, addr: None, laddr: None, normal: true, skip_me: false };
+        ClientFilter { number: None, addr: None, laddr: None, normal: true, skip_me: false };
 
     fn number(number: u64) -> ClientFilter {
-        ClientFilter { numbers: Some(vec![number]), ..ClientFilter::ALL }
+        ClientFilter { number: Some(number), ..ClientFilter::ALL }
     }
 }
 
@@ -202,7 +202,7 @@ fn kill_filter(args: Args<'_>) -> Result<ClientFilter, Abort> {
         if is(b"id") {
             const INVALID: &str = "ERR client-id should be greater than 0";
             let id = u64::try_from(integer_or(value, INVALID)?).map_err(|_| INVALID)?;
-            filter.numbers = Some(vec![if id > 0 { id } else { return Err(INVALID.into()) }]);
+            filter.number = Some(if id > 0 { id } else { return Err(INVALID.into()) });
         } else if is(b"type") {
             filter.normal = is_normal(value)?;
         } else if is(b"addr") {

@@ -62,7 +62,9 @@ pub use lookup::lookup;
 pub use memory::MemoryUse;
 pub use numbering::{Numbers, numbered};
 pub use slowlog::SlowEntry;
-pub use table::{Command, Flags, Group, commands, is_cross_protocol, keys_of, prepare};
+pub use table::{
+    Command, Flags, Group, commands, is_cross_protocol, keys_of, prepare, replies_with_value,
+};
 pub use transaction::is_queued;
 
 use crate::protocol::{Args, Reply};

@@ -19,7 +19,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .key()
         .flags(FAST)
         .help("GET key", "The value of a key"),
-    Command::new(Group::String, "set", -3, Run::Write(set)).key().flags(GROWS).help(
+    Command::new(Group::String, "set", -3, Run::Write(set)).key().flags(GROWS.and(Flags::REPLIES_VALUE)).help(
         "SET key value [NX | XX | IFEQ comparison] [GET] [EX seconds | PX milliseconds | EXAT unix-seconds \
          | PXAT unix-milliseconds | KEEPTTL]",
         "Sets the value of a key",
@@ -38,13 +38,13 @@ pub(super) const COMMANDS: &[Command] = &[
         .help("MSETNX key value [key value ...]", "Sets several keys if none of them is there"),
     Command::new(Group::String, "getset", 3, Run::Write(getset))
         .key()
-        .flags(FAST_GROWS)
+        .flags(FAST_GROWS.and(Flags::REPLIES_VALUE))
         .help("GETSET key value", "Sets the value of a key and replies with the old one"),
     Command::new(Group::String, "getdel", 2, Run::Write(getdel))
         .key()
-        .flags(FAST)
+        .flags(FAST.and(Flags::REPLIES_VALUE))
         .help("GETDEL key", "The value of a key, which is removed"),
-    Command::new(Group::String, "getex", -2, Run::Write(getex)).key().flags(FAST).help(
+    Command::new(Group::String, "getex", -2, Run::Write(getex)).key().flags(FAST.and(Flags::REPLIES_VALUE)).help(
         "GETEX key [EX seconds | PX milliseconds | EXAT unix-seconds | PXAT unix-milliseconds \
          | PERSIST]",
         "The value of a key, whose expiry is set",

@@ -80,8 +80,10 @@ impl Flags {
 
     /// Refused unless the configuration allows it.
     pub const PROTECTED: Flags = Flags(1 << 12);
+    /// Writes, and may reply with the value that it found.
+    pub const REPLIES_VALUE: Flags = Flags(1 << 13);
 
-    /// In the order of their bits. Redis does not show the last one.
+    /// In the order of their bits. The last two are not shown: Redis does not, and has none such.
     const NAMES: [&'static str; 12] = [
         "write",
         "readonly",
@@ -288,6 +290,15 @@ fn quoted(word: &[u8], room: usize) -> &[u8] {
 /// to be closed without an answer, whatever follows might be an attacker's.
 pub fn is_cross_protocol(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+/// Whether a request that writes is answered by the value that it finds: by as many bytes as that has.
+#[inline]
+pub fn replies_with_value(command: &Command, args: Args<'_>) -> bool {
+    // SET does so only if it is asked to.
+    command.flags.contain(Flags::REPLIES_VALUE)
+        && (command.name != "set"
+            || args.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"get")))
 }
 
 /// The keys among the words of a request.

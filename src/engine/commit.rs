@@ -26,8 +26,10 @@ const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
 /// Work for the writer.
 pub trait WriteJob: Send {
-    /// Stages what the job changes, on the writer's thread. Each command in a [`Txn::unit`].
-    fn stage(&mut self, txn: &mut Txn<'_>);
+    /// Stages what the job changes, on the writer's thread. Each command in a [`Txn::unit`]. When the
+    /// transaction [is full](Txn::is_full) before the last one, it returns the others, as a job for
+    /// the next group; only the writer's thread takes those.
+    fn stage(&mut self, txn: &mut Txn<'_>) -> Option<Box<dyn WriteJob>>;
     /// Told once what became of the group. After an error nothing of the job is visible; [`stage`]
     /// may not have been called then.
     ///
@@ -54,14 +56,17 @@ impl Committer {
 
     /// The write worker's body: runs until all submitters are gone.
     pub(super) fn run(&self, submitted: &Receiver<Box<dyn WriteJob>>) {
-        while let Ok(first) = submitted.recv() {
+        // What did not fit into the last group; it comes before all that was submitted later.
+        let mut rest = None;
+        while let Some(first) = rest.take().or_else(|| submitted.recv().ok()) {
             let mut jobs = Vec::with_capacity(8);
             let mut writer = lock(&self.writer);
-            stage(&mut writer, first, &mut jobs);
-            while writer.staged_bytes() < GROUP_BYTES
+            rest = stage(&mut writer, first, &mut jobs);
+            while rest.is_none()
+                && writer.staged_bytes() < GROUP_BYTES
                 && let Ok(job) = submitted.try_recv()
             {
-                stage(&mut writer, job, &mut jobs);
+                rest = stage(&mut writer, job, &mut jobs);
             }
             let outcome = commit(&mut writer);
             drop(writer);
@@ -112,7 +117,8 @@ impl Committer {
         drop(queue);
         let mut jobs = Vec::with_capacity(waiting.len());
         for job in waiting {
-            stage(&mut writer, job, &mut jobs);
+            let rest = stage(&mut writer, job, &mut jobs);
+            debug_assert!(rest.is_none(), "one command is one unit");
         }
         let outcome = commit(&mut writer);
         drop(writer);
@@ -138,14 +144,20 @@ fn commit(writer: &mut Writer) -> Result<()> {
     catch_unwind(AssertUnwindSafe(|| writer.commit())).unwrap_or_else(|_| Err(writer.give_up()))
 }
 
-/// Stages a job. One that panics is finished with an error; the thread and the other jobs go on.
-fn stage(writer: &mut Writer, mut job: Box<dyn WriteJob>, jobs: &mut Vec<Box<dyn WriteJob>>) {
+/// Stages a job; returns what it left for the next group. One that panics is finished with an error;
+/// the thread and the other jobs go on.
+fn stage(
+    writer: &mut Writer,
+    mut job: Box<dyn WriteJob>,
+    jobs: &mut Vec<Box<dyn WriteJob>>,
+) -> Option<Box<dyn WriteJob>> {
     let staged = catch_unwind(AssertUnwindSafe(|| job.stage(&mut writer.txn())));
-    if staged.is_ok() {
-        jobs.push(job);
-    } else {
+    let Ok(rest) = staged else {
         finish(vec![job], &Err(KvsError::Invalid("internal error: the command panicked".into())));
-    }
+        return None;
+    };
+    jobs.push(job);
+    rest
 }
 
 fn finish(jobs: Vec<Box<dyn WriteJob>>, outcome: &Result<()>) {
@@ -174,10 +186,11 @@ where
     R: Send,
     F: FnOnce(&mut Txn<'_>) -> Result<R> + Send,
 {
-    fn stage(&mut self, txn: &mut Txn<'_>) {
+    fn stage(&mut self, txn: &mut Txn<'_>) -> Option<Box<dyn WriteJob>> {
         if let Some(command) = self.command.take() {
             self.outcome = Some(txn.unit(command));
         }
+        None
     }
 
     fn finish(self: Box<Self>, group: Result<()>) {

@@ -22,6 +22,11 @@ use super::watch::{Touch, Watch};
 use super::writer::Writer;
 use crate::error::{KvsError, Result};
 
+/// When a job is to leave the rest of its commands for the next group, in bytes. More than a loop
+/// gathers of requests, so it is for commands that write much more than what they were sent: a bit of a
+/// large value, its expiry, a copy of it.
+const MOST_STAGED: usize = 64 * 1024 * 1024;
+
 /// See the module.
 pub struct Txn<'w> {
     writer: &'w mut Writer,
@@ -127,6 +132,16 @@ impl<'w> Txn<'w> {
             Err(ReadError::Failed(error)) => Err(error),
             Err(ReadError::NotResident) => Ok(None),
         }
+    }
+
+    /// The bytes that have been staged for the group so far.
+    pub fn staged_bytes(&self) -> usize {
+        self.writer.staged_bytes()
+    }
+
+    /// Whether the group is large enough to be committed before more is staged.
+    pub fn is_full(&self) -> bool {
+        self.staged_bytes() >= MOST_STAGED
     }
 
     /// The number of keys in a database, expired ones that are not removed yet included.

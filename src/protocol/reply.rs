@@ -22,12 +22,31 @@ pub enum Version {
 pub struct Reply<'a> {
     out: &'a mut Vec<u8>,
     version: Version,
+    /// When the buffer is longer than this, what may be long is left out.
+    end: usize,
 }
 
 impl<'a> Reply<'a> {
     /// A writer that appends to `out`.
     pub fn new(out: &'a mut Vec<u8>, version: Version) -> Self {
-        Reply { out, version }
+        Reply { out, version, end: usize::MAX }
+    }
+
+    /// A writer of one reply that may have so many bytes. With more it [is cut](Self::is_cut): one
+    /// element may go beyond them, the others are left out, and what is written is no reply.
+    pub fn with_most(out: &'a mut Vec<u8>, version: Version, most: usize) -> Self {
+        let end = out.len().saturating_add(most);
+        Reply { out, version, end }
+    }
+
+    /// Whether the reply became too long: then it is to be rewound, and an error to be written.
+    pub fn is_cut(&self) -> bool {
+        self.out.len() > self.end
+    }
+
+    /// How many more bytes the reply may have.
+    pub fn room(&self) -> usize {
+        self.end.saturating_sub(self.out.len())
     }
 
     /// The version that replies are written in.
@@ -37,7 +56,7 @@ impl<'a> Reply<'a> {
 
     /// The same buffer, written in another version.
     pub fn in_version(&mut self, version: Version) -> Reply<'_> {
-        Reply { out: self.out, version }
+        Reply { out: self.out, version, end: self.end }
     }
 
     /// How many bytes the buffer holds; a mark for [`Reply::rewind`].
@@ -99,6 +118,9 @@ impl<'a> Reply<'a> {
     /// A byte string.
     #[inline]
     pub fn bulk(&mut self, value: &[u8]) {
+        if self.is_cut() {
+            return;
+        }
         self.header(b'$', value.len(), value.len() + 2);
         self.out.extend_from_slice(value);
         self.out.extend_from_slice(b"\r\n");
@@ -189,6 +211,9 @@ impl<'a> Reply<'a> {
     }
 
     fn line(&mut self, kind: u8, text: &[u8]) {
+        if self.is_cut() {
+            return;
+        }
         self.out.reserve(text.len() + 3);
         self.out.push(kind);
         self.out.extend_from_slice(text);
@@ -198,6 +223,9 @@ impl<'a> Reply<'a> {
     /// A number on a line of its own; makes room for it and for `following` more bytes.
     #[inline]
     fn header(&mut self, kind: u8, number: impl itoa::Integer, following: usize) {
+        if self.is_cut() {
+            return;
+        }
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(number).as_bytes();
         self.out.reserve(digits.len() + 3 + following);
@@ -281,6 +309,29 @@ mod tests {
         ] {
             assert_eq!(format_double(value, &mut [0; 32]), text.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_reply_that_is_too_long_costs_one_element_more() {
+        let mut out = b"+OK\r\n".to_vec();
+        let mut reply = Reply::with_most(&mut out, Version::Resp2, 100);
+        reply.array(1000);
+        for _ in 0..1000 {
+            reply.bulk(&[b'x'; 60]);
+            reply.integer(7);
+            reply.in_version(Version::Resp3).double(1.5);
+            reply.simple("PONG");
+        }
+        assert!(reply.is_cut());
+        reply.rewind(5);
+        assert!(!reply.is_cut());
+        reply.error("ERR no");
+        assert_eq!(out, b"+OK\r\n-ERR no\r\n");
+        let mut reply = Reply::with_most(&mut out, Version::Resp2, 7);
+        reply.bulk(b"x");
+        assert!(!reply.is_cut());
+        reply.integer(1);
+        assert!(reply.is_cut() && out.len() < 40);
     }
 
     #[test]

@@ -78,8 +78,10 @@ pub struct Connection<S> {
     /// In the list of those that get a turn in the next wake.
     pub(super) queued: bool,
     pub(super) stall: Option<TimerId>,
-    /// Bytes sent since the stall timer was set.
-    pub(super) sent_since: u64,
+    /// Bytes sent so far.
+    sent: u64,
+    /// When the stall timer was set.
+    pub(super) sent_at_stall: u64,
 }
 
 /// The three things that handling a request needs at once.
@@ -132,7 +134,8 @@ impl<S> Connection<S> {
             touched: false,
             queued: false,
             stall: None,
-            sent_since: 0,
+            sent: 0,
+            sent_at_stall: 0,
         }
     }
 
@@ -174,6 +177,11 @@ impl<S> Connection<S> {
     /// Bytes of replies that wait to be sent.
     pub fn pending_output(&self) -> usize {
         self.output.len().saturating_sub(self.written)
+    }
+
+    /// Bytes of replies that were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Whether so much waits to be sent that a service should produce no more. It returns from
@@ -294,7 +302,7 @@ impl<S> Connection<S> {
             }
         };
         self.written += taken;
-        self.sent_since += taken as u64;
+        self.sent += taken as u64;
         self.blocked = self.written < self.output.len();
         self.drop_written();
         Ok(taken)

@@ -292,7 +292,7 @@ impl<S: Service> EventLoop<S> {
         if pending > self.ctl.limits.hard {
             self.cut_off(slot, "too many bytes of replies wait for it");
         } else if conn.congested && conn.stall.is_none() {
-            conn.sent_since = 0;
+            conn.sent_at_stall = conn.sent();
             conn.stall = Some(self.ctl.add_timer(self.ctl.limits.stall, Due::Stall(conn.id())));
         } else if !conn.congested
             && let Some(timer) = conn.stall.take()
@@ -304,7 +304,7 @@ impl<S: Service> EventLoop<S> {
     fn check_stall(&mut self, slot: u32) {
         let Some((conn, _)) = self.conns.touch(slot) else { return };
         conn.stall = None;
-        if conn.congested && conn.sent_since == 0 {
+        if conn.congested && conn.sent() == conn.sent_at_stall {
             self.cut_off(slot, "it does not read its replies");
         }
     }

@@ -19,6 +19,8 @@ use crate::error::{KvsError, Result};
 use crate::protocol::{Args, Reply, Span, Version};
 use crate::reactor::{ConnId, Post};
 
+/// When a batch has so many bytes of replies, those of the requests that are left go into another one.
+const MOST_REPLIES: usize = 64 * 1024 * 1024;
 /// A batch whose buffers grew beyond this is given back to the allocator after use.
 const KEEP: usize = 1024 * 1024;
 
@@ -113,6 +115,8 @@ pub struct Batch {
     looked_up: (u64, u64),
     /// What transactions take, in bytes.
     exec_bytes: usize,
+    /// A reply may have so many bytes.
+    most_reply: usize,
 }
 
 /// Who a request is from, and how it is to be answered.
@@ -131,8 +135,8 @@ pub struct Origin {
 }
 
 impl Batch {
-    /// An empty one that comes back to `home`.
-    pub fn new(home: Post<Mail>) -> Box<Batch> {
+    /// An empty one that comes back to `home`, with replies of so many bytes at most.
+    pub fn new(home: Post<Mail>, most_reply: usize) -> Box<Batch> {
         Box::new(Batch {
             home,
             requests: Vec::new(),
@@ -141,6 +145,7 @@ impl Batch {
             replies: Vec::new(),
             looked_up: (0, 0),
             exec_bytes: 0,
+            most_reply,
         })
     }
 
@@ -217,6 +222,11 @@ impl Batch {
         self.looked_up
     }
 
+    /// From now on, a reply may have so many bytes.
+    pub fn set_most_reply(&mut self, most: usize) {
+        self.most_reply = most;
+    }
+
     /// Empties it for the next wake.
     pub fn clear(&mut self) {
         self.requests.clear();
@@ -230,26 +240,49 @@ impl Batch {
         self.replies.shrink_to(KEEP);
     }
 
-    /// Runs every request with `run` and keeps the replies. A request that panics is answered by an
-    /// error; the others go on.
+    /// Runs every request with `run` and keeps the replies.
     fn run_all(&mut self, mut run: impl FnMut(&mut Request, Args<'_>, &mut Reply<'_>) -> Outcome) {
-        for request in &mut self.requests {
-            let bytes = &self.bytes[request.bytes.clone()];
-            let args = Args::new(bytes, &self.spans[request.spans.clone()]);
-            let start = self.replies.len();
-            let mut reply = Reply::new(&mut self.replies, request.version);
-            let begin = (request.metered.weight > 0).then(Instant::now);
-            let attempt = AssertUnwindSafe(|| run(request, args, &mut reply));
-            let outcome = catch_unwind(attempt)
-                .unwrap_or_else(|_| Err("ERR internal error: the command panicked".into()));
-            if let Err(abort) = outcome {
-                reply.rewind(start);
-                write_abort(&mut reply, &abort);
-                request.fail();
-            }
-            request.reply = start..self.replies.len();
-            request.nanos = begin.map_or(0, |begin| begin.elapsed().as_nanos() as u64);
+        for i in 0..self.requests.len() {
+            self.run_one(i, &mut run);
         }
+    }
+
+    /// Runs a request. If it panics it is answered by an error; the others go on.
+    fn run_one(
+        &mut self,
+        i: usize,
+        run: impl FnOnce(&mut Request, Args<'_>, &mut Reply<'_>) -> Outcome,
+    ) {
+        let request = &mut self.requests[i];
+        let bytes = &self.bytes[request.bytes.clone()];
+        let args = Args::new(bytes, &self.spans[request.spans.clone()]);
+        let start = self.replies.len();
+        let mut reply = Reply::with_most(&mut self.replies, request.version, self.most_reply);
+        let begin = (request.metered.weight > 0).then(Instant::now);
+        if let Err(abort) = guarded(|| run(request, args, &mut reply)) {
+            reply.rewind(start);
+            write_abort(&mut reply, &abort);
+            request.fail();
+        }
+        request.reply = start..self.replies.len();
+        request.nanos = begin.map_or(0, |begin| begin.elapsed().as_nanos() as u64);
+    }
+
+    /// Takes the requests from the `first`th on away, into a batch of their own.
+    fn split_off(&mut self, first: usize) -> Box<Batch> {
+        let mut rest = Batch::new(self.home.clone(), self.most_reply);
+        let (bytes, spans) = match self.requests.get(first) {
+            Some(request) => (request.bytes.start, request.spans.start),
+            None => return rest,
+        };
+        rest.requests = self.requests.split_off(first);
+        rest.bytes = self.bytes.split_off(bytes);
+        rest.spans = self.spans.split_off(spans);
+        for Request { bytes: own, spans: words, .. } in &mut rest.requests {
+            *own = own.start - bytes..own.end - bytes;
+            *words = words.start - spans..words.end - spans;
+        }
+        rest
     }
 
     /// Puts the same error in place of every reply.
@@ -268,7 +301,7 @@ impl Batch {
     pub fn run_blocking(mut self: Box<Self>, engine: &BlockingEngine) {
         self.run_all(|request, args, reply| {
             engine.run(request.command, args, reply);
-            Ok(())
+            check_size(reply)
         });
         self.go_home();
     }
@@ -285,6 +318,20 @@ pub fn write_abort(reply: &mut Reply<'_>, abort: &Abort) {
     reply.error(&abort.error_line());
 }
 
+/// Runs a command; a panic is an error like others.
+pub fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err("ERR internal error: the command panicked".into()))
+}
+
+/// An error if the reply is longer than what may wait for a client: who is sent it would be cut off.
+pub fn check_size(reply: &Reply<'_>) -> Outcome {
+    match reply.is_cut() {
+        true => Err("ERR the reply is larger than client-output-buffer-limit lets it be".into()),
+        false => Ok(()),
+    }
+}
+
 /// Runs a reading command, so that what it reads is of one moment: a walk takes a snapshot, any other
 /// read is tried until no atomic batch has become visible meanwhile.
 pub fn run_read(
@@ -295,13 +342,14 @@ pub fn run_read(
 ) -> Outcome {
     let start = reply.mark();
     match command.run {
-        Run::Scan(run) => run(reads, args, reply),
+        Run::Scan(run) => run(reads, args, reply)?,
         Run::Read(run) => reads.consistently(|| {
             reply.rewind(start);
             run(reads, args, reply)
-        }),
-        _ => Err("ERR internal error: not a reading command".into()),
+        })?,
+        _ => return Err("ERR internal error: not a reading command".into()),
     }
+    check_size(reply)
 }
 
 impl ReadJob for Batch {
@@ -321,14 +369,23 @@ impl ReadJob for Batch {
 }
 
 impl WriteJob for Batch {
-    fn stage(&mut self, txn: &mut Txn<'_>) {
-        self.run_all(|request, args, reply| match (request.command.run, &mut request.exec) {
-            (Run::Write(run), _) => {
-                txn.unit(|txn| run(&mut NativeWrites::new(txn, request.database), args, reply))
+    fn stage(&mut self, txn: &mut Txn<'_>) -> Option<Box<dyn WriteJob>> {
+        for i in 0..self.requests.len() {
+            if i > 0 && (txn.is_full() || self.replies.len() > MOST_REPLIES) {
+                return Some(self.split_off(i));
             }
-            (_, Some(exec)) => txn.unit(|txn| exec.run(txn, reply)),
-            _ => request.run_watch(txn, args, reply),
-        });
+            self.run_one(i, |request, args, reply| {
+                match (request.command.run, &mut request.exec) {
+                    (Run::Write(run), _) => txn.unit(|txn| {
+                        run(&mut NativeWrites::new(txn, request.database), args, reply)?;
+                        check_size(reply)
+                    }),
+                    (_, Some(exec)) => txn.unit(|txn| exec.run(txn, reply)),
+                    _ => request.run_watch(txn, args, reply),
+                }
+            });
+        }
+        None
     }
 
     fn finish(mut self: Box<Self>, outcome: Result<()>) {

@@ -3,6 +3,7 @@
 //!
 //! Thread: its loop. Invariants: nothing in here waits; one message per worker and poll wake.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ pub struct Dispatcher {
     outbox: Outbox,
     /// What the workers' queues had no room for.
     parked_writes: Option<Box<dyn WriteJob>>,
-    parked_reads: Vec<Box<dyn ReadJob>>,
+    parked_reads: VecDeque<Box<dyn ReadJob>>,
     /// By [`Tick`]: the timer that is set.
     ticks: [Option<TimerId>; 3],
 }
@@ -47,14 +48,15 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// The service of the loop that `home` posts to.
     pub fn new(shared: Arc<Shared>, home: Post<Mail>) -> Dispatcher {
-        let outbox = Outbox::new(home, shared.config.readers);
+        let most_reply = shared.config.live.output_limit();
+        let outbox = Outbox::new(home, shared.config.readers, most_reply);
         shared.book.add(outbox.meter.tally());
         Dispatcher {
             shared,
             backend: None,
             outbox,
             parked_writes: None,
-            parked_reads: Vec::new(),
+            parked_reads: VecDeque::new(),
             ticks: [None; 3],
         }
     }
@@ -85,21 +87,20 @@ impl Dispatcher {
                 let fresh = self.outbox.fresh();
                 self.shared.stats.read_batches.add(1);
                 let batch = std::mem::replace(&mut self.outbox.reads[i], fresh);
-                self.parked_reads.push(batch);
+                self.parked_reads.push_back(batch);
             }
         }
-        while let Some(job) = self.parked_reads.pop() {
+        for walk in self.outbox.walks.drain(..) {
+            self.shared.stats.read_batches.add(1);
+            self.parked_reads.push_back(walk);
+        }
+        while let Some(job) = self.parked_reads.pop_front() {
             if let Err(job) = store.submit_read(job) {
-                self.parked_reads.push(job);
+                self.parked_reads.push_front(job);
                 break;
             }
         }
         self.parked_reads.is_empty()
-    }
-
-    /// Connections that waited for room go on.
-    fn wake_waiting(&mut self, conns: &mut Connections<Session>) {
-        resume(std::mem::take(&mut self.outbox.waiting), conns);
     }
 
     fn set_timer(&mut self, ctl: &mut Control, after: Duration, tick: Tick) {
@@ -131,9 +132,12 @@ impl Dispatcher {
     /// Closes who has been idle for too long, but not while something is under way.
     fn sweep(&mut self, ctl: &mut Control, conns: &mut Connections<Session>) {
         let timeout = self.shared.config.live.timeout.get();
-        let now = i64::from(self.shared.registry.second(ctl.now()));
+        let second = self.shared.registry.second(ctl.now());
+        let now = i64::from(second);
         let is_idle = |conn: &&Connection<Session>| {
-            now - i64::from(conn.session.entry().seen()) > timeout && conn.session.is_idle()
+            let entry = conn.session.entry();
+            entry.note_sent(conn.sent(), second);
+            now - i64::from(entry.seen()) > timeout && conn.session.is_idle()
         };
         if timeout <= 0 {
             return;
@@ -238,7 +242,9 @@ impl Service for Dispatcher {
                 }
             }
             Mail::Changed => {
-                ctl.set_output_limit(self.shared.config.live.output_limit());
+                let most = self.shared.config.live.output_limit();
+                ctl.set_output_limit(most);
+                self.outbox.set_most_reply(most);
                 self.begin_sweeps(ctl);
                 // It may be for a pause that is over, and the next one shorter.
                 if let Some(timer) = self.ticks[Tick::Pause as usize].take() {
@@ -257,9 +263,14 @@ impl Service for Dispatcher {
             let written = self.send_writes(&store);
             let read = self.send_reads(&store);
             self.outbox.reads_full = !read;
-            if written && read {
-                self.wake_waiting(conns);
-            } else {
+            // Those who waited for room go on.
+            if written {
+                resume(std::mem::take(&mut self.outbox.waiting_writes), conns);
+            }
+            if read {
+                resume(std::mem::take(&mut self.outbox.waiting_reads), conns);
+            }
+            if !written || !read {
                 self.set_timer(ctl, RETRY, Tick::Retry);
             }
         }

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use super::batch::write_abort;
 use super::native::NativeWrites;
-use crate::command::{Abort, Command, Outcome, Run};
+use crate::command::{Abort, Command, Outcome, Run, replies_with_value};
 use crate::engine::{Txn, Watch};
 use crate::protocol::{Args, Reply, Span, Version};
 
 /// So many bytes are queued at most: as many as one request may have.
 const MOST_QUEUED: usize = 1024 * 1024 * 1024;
-/// The replies of a transaction may have so many bytes: no client may leave more unread.
-const MOST_REPLIED: usize = 1024 * 1024 * 1024;
+/// So many bytes are written by a transaction at most: all of it is in memory before any is on the disk.
+const MOST_WRITTEN: usize = 1024 * 1024 * 1024;
 
 /// A transaction that is being queued.
 #[derive(Default)]
@@ -43,6 +43,15 @@ impl Multi {
     /// Whether one of them is of such a command.
     pub fn any(&self, is: impl Fn(&Command) -> bool) -> bool {
         self.queue.requests.iter().any(|request| is(request.command))
+    }
+
+    /// Whether one of them is answered by values.
+    pub fn reads(&self) -> bool {
+        let reads = |request: &Queued| match request.command.run {
+            Run::Read(_) | Run::Scan(_) => true,
+            _ => replies_with_value(request.command, self.queue.args(request)),
+        };
+        self.queue.requests.iter().any(reads)
     }
 
     /// What is to be run. All replies are in this version, or else in the one of the connection.
@@ -190,7 +199,7 @@ impl Exec {
             reply.null_array();
             return Ok(());
         }
-        let start = reply.mark();
+        let (start, begun) = (reply.mark(), txn.staged_bytes());
         reply.array(self.len());
         for (i, request) in self.queue.requests.iter().enumerate() {
             let mut reply = reply.in_version(request.version);
@@ -206,10 +215,13 @@ impl Exec {
                 reply.rewind(mark);
                 write_abort(&mut reply, &abort);
             }
-            if reply.mark() - start > MOST_REPLIED {
+            if reply.is_cut() {
                 return Err(
                     "ERR the replies of the transaction are too large; it was not run".into()
                 );
+            }
+            if txn.staged_bytes() - begun > MOST_WRITTEN {
+                return Err("ERR the transaction writes too much; it was not run".into());
             }
         }
         Ok(())

@@ -16,10 +16,14 @@ pub struct Outbox {
     pub writes: Box<Batch>,
     /// For the read workers, spread evenly.
     pub reads: Vec<Box<Batch>>,
+    /// Walks, each by itself: one may take minutes, and no other read is to wait for it.
+    pub walks: Vec<Box<Batch>>,
     /// Which of `reads` is next.
     pub next_read: usize,
     /// Connections that wait for room in `writes`.
-    pub waiting: Vec<ConnId>,
+    pub waiting_writes: Vec<ConnId>,
+    /// Connections that wait for room in the readers' queue.
+    pub waiting_reads: Vec<ConnId>,
     /// Connections that wait for the end of a pause.
     pub paused: Vec<ConnId>,
     /// Counts commands.
@@ -30,6 +34,8 @@ pub struct Outbox {
     pub commands: u64,
     /// Of these, reads answered by the loop.
     pub local_reads: u64,
+    /// A reply may have so many bytes.
+    pub most_reply: usize,
     /// Room to decode in, for one connection after the other.
     pub ahead: Ahead,
     home: Post<Mail>,
@@ -38,17 +44,20 @@ pub struct Outbox {
 
 impl Outbox {
     /// Empty, for a loop with this address.
-    pub fn new(home: Post<Mail>, readers: usize) -> Outbox {
+    pub fn new(home: Post<Mail>, readers: usize, most_reply: usize) -> Outbox {
         Outbox {
-            writes: Batch::new(home.clone()),
-            reads: (0..readers).map(|_| Batch::new(home.clone())).collect(),
+            writes: Batch::new(home.clone(), most_reply),
+            reads: (0..readers).map(|_| Batch::new(home.clone(), most_reply)).collect(),
+            walks: Vec::new(),
             next_read: 0,
-            waiting: Vec::new(),
+            waiting_writes: Vec::new(),
+            waiting_reads: Vec::new(),
             paused: Vec::new(),
             meter: Meter::default(),
             reads_full: false,
             commands: 0,
             local_reads: 0,
+            most_reply,
             ahead: Ahead::default(),
             home,
             spare: Vec::new(),
@@ -57,7 +66,18 @@ impl Outbox {
 
     /// An empty batch, a used one if there is one.
     pub fn fresh(&mut self) -> Box<Batch> {
-        self.spare.pop().unwrap_or_else(|| Batch::new(self.home.clone()))
+        let Some(mut batch) = self.spare.pop() else {
+            return Batch::new(self.home.clone(), self.most_reply);
+        };
+        batch.set_most_reply(self.most_reply);
+        batch
+    }
+
+    /// From now on, a reply may have so many bytes.
+    pub fn set_most_reply(&mut self, most: usize) {
+        self.most_reply = most;
+        self.writes.set_most_reply(most);
+        self.reads.iter_mut().for_each(|batch| batch.set_most_reply(most));
     }
 
     /// Takes a batch back whose replies were delivered.
@@ -73,5 +93,12 @@ impl Outbox {
     pub fn push_read(&mut self, origin: Origin, command: &'static Command, args: Args<'_>) {
         self.next_read = (self.next_read + 1) % self.reads.len();
         self.reads[self.next_read].push(origin, command, args);
+    }
+
+    /// Adds a walk.
+    pub fn push_walk(&mut self, origin: Origin, command: &'static Command, args: Args<'_>) {
+        let mut batch = self.fresh();
+        batch.push(origin, command, args);
+        self.walks.push(batch);
     }
 }

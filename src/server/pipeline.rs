@@ -28,8 +28,8 @@ const MAX_IN_FLIGHT: usize = 8192;
 /// So many bytes of replies wait at most behind one that is out, before nothing more is begun.
 const MAX_HELD: usize = 1024 * 1024;
 
-/// So many bytes are read by workers at most at a time, unless it is for one request.
-const MAX_READ: usize = 1024 * 1024;
+/// So many bytes of values may be in replies under way at most, unless it is in those of one request.
+const MAX_VALUES: usize = 1024 * 1024;
 
 /// How many keys of unsettled writes are told apart; a read looks through all of them. Beyond, any
 /// key counts as one of them.
@@ -67,8 +67,9 @@ impl Form {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Write,
-    /// Of about so many bytes.
+    /// Its reply has about so many bytes of values.
+    Write(usize),
+    /// The same.
     Read(usize),
     Walk,
 }
@@ -105,8 +106,8 @@ pub struct Pipeline {
     reads: usize,
     /// The keys of reads at workers, hashed and sorted: of all since there was none.
     reading: Vec<u32>,
-    /// The sum of their bytes.
-    read_bytes: usize,
+    /// About how many bytes of values are in replies under way.
+    values: usize,
     walks: usize,
 }
 
@@ -171,9 +172,15 @@ impl Pipeline {
         ticket
     }
 
-    /// A write goes out; without keys, it may touch any.
-    pub fn begin_write<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>, form: Form) -> Ticket {
-        let ticket = self.begin(Kind::Write, form);
+    /// A write goes out; without keys, it may touch any. Its reply has about so many bytes of values.
+    pub fn begin_write<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]>,
+        bytes: usize,
+        form: Form,
+    ) -> Ticket {
+        self.values = self.values.saturating_add(bytes);
+        let ticket = self.begin(Kind::Write(bytes), form);
         let before = self.unsettled.len();
         if before == 0 {
             self.unsettled.reserve(USUAL);
@@ -193,10 +200,10 @@ impl Pipeline {
         ticket
     }
 
-    /// Whether a read of about so many bytes may go to a worker now: what comes back is for a client
-    /// that may not take it.
+    /// Whether a request whose reply has about so many bytes of values may go out now: what comes back
+    /// is for a client that may not take it.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.reads == 0 || self.read_bytes.saturating_add(bytes) <= MAX_READ
+        self.values == 0 || self.values.saturating_add(bytes) <= MAX_VALUES
     }
 
     /// A read goes to a worker.
@@ -212,7 +219,7 @@ impl Pipeline {
             }
         }
         self.reads += 1;
-        self.read_bytes += bytes;
+        self.values = self.values.saturating_add(bytes);
         self.begin(Kind::Read(bytes), form)
     }
 
@@ -252,10 +259,13 @@ impl Pipeline {
             self.side.extend_from_slice(reply);
         }
         match kind {
-            Kind::Write => self.settle(ticket),
+            Kind::Write(bytes) => {
+                self.values -= bytes;
+                self.settle(ticket);
+            }
             Kind::Read(bytes) => {
                 self.reads -= 1;
-                self.read_bytes -= bytes;
+                self.values -= bytes;
                 if self.reads == 0 {
                     self.reading.clear();
                     self.reading.shrink_to(KEEP_READING);
@@ -315,7 +325,7 @@ mod tests {
         let a = pipeline.begin_read(keys(&[]), 0, Form::Resp);
         let b = pipeline.begin_read(keys(&[]), 0, Form::Resp);
         pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"c"));
-        let d = pipeline.begin_write(keys(&["k"]), Form::Resp);
+        let d = pipeline.begin_write(keys(&["k"]), 0, Form::Resp);
         pipeline.answer(Form::Resp, |out| out.extend_from_slice(b"e"));
         pipeline.complete(d, b"d", &mut out);
         pipeline.complete(b, b"b", &mut out);
@@ -327,8 +337,8 @@ mod tests {
     #[test]
     fn reads_wait_for_writes_of_their_keys_only() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
-        let first = pipeline.begin_write(keys(&["a", "b"]), Form::Resp);
-        let second = pipeline.begin_write(keys(&["c"]), Form::Resp);
+        let first = pipeline.begin_write(keys(&["a", "b"]), 0, Form::Resp);
+        let second = pipeline.begin_write(keys(&["c"]), 0, Form::Resp);
         assert!(!pipeline.may_read(keys(&["x", "b"])) && pipeline.may_read(keys(&["x", "y"])));
         assert!(!pipeline.may_walk());
         pipeline.complete(first, b"+OK\r\n", &mut out);
@@ -336,10 +346,10 @@ mod tests {
         pipeline.complete(second, b"+OK\r\n", &mut out);
         assert!(pipeline.may_read(keys(&["c"])) && pipeline.may_walk());
         assert!(pipeline.may_read(keys(&[])));
-        let some = pipeline.begin_write(keys(&["d"]), Form::Resp);
+        let some = pipeline.begin_write(keys(&["d"]), 0, Form::Resp);
         assert!(!pipeline.may_read(keys(&[])), "DBSIZE counts d");
         pipeline.complete(some, b"+OK\r\n", &mut out);
-        let all = pipeline.begin_write(keys(&[]), Form::Resp);
+        let all = pipeline.begin_write(keys(&[]), 0, Form::Resp);
         assert!(!pipeline.may_read(keys(&["x"])));
         pipeline.complete(all, b"+OK\r\n", &mut out);
         assert!(pipeline.may_read(keys(&["x"])));
@@ -376,7 +386,7 @@ mod tests {
     #[test]
     fn replies_that_are_held_back_hold_up_the_rest() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
-        let first = pipeline.begin_write(keys(&["a"]), Form::Resp);
+        let first = pipeline.begin_write(keys(&["a"]), 0, Form::Resp);
         while pipeline.side.len() <= MAX_HELD {
             assert!(!pipeline.is_blocked());
             pipeline.answer(Form::Resp, |side| side.resize(side.len() + 100_000, b'x'));
@@ -390,7 +400,7 @@ mod tests {
     fn reads_under_way_are_bounded_by_their_bytes() {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
         assert!(pipeline.has_room(usize::MAX), "one is let through, however large");
-        let large = pipeline.begin_read(keys(&[]), MAX_READ - 10, Form::Resp);
+        let large = pipeline.begin_read(keys(&[]), MAX_VALUES - 10, Form::Resp);
         let small = pipeline.begin_read(keys(&[]), 10, Form::Resp);
         assert!(!pipeline.has_room(1) && pipeline.has_room(0));
         pipeline.complete(small, b"$-1\r\n", &mut out);
@@ -404,8 +414,8 @@ mod tests {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
         let names: Vec<String> = (0..3 * MAX_UNSETTLED).map(|i| format!("k{i}")).collect();
         let all = || names.iter().map(String::as_bytes);
-        let first = pipeline.begin_write(all(), Form::Resp);
-        let second = pipeline.begin_write(all(), Form::Resp);
+        let first = pipeline.begin_write(all(), 0, Form::Resp);
+        let second = pipeline.begin_write(all(), 0, Form::Resp);
         assert!(pipeline.unsettled.len() <= MAX_UNSETTLED + 2);
         pipeline.complete(first, b"+OK\r\n", &mut out);
         assert!(!pipeline.may_read(all().skip(names.len() - 1)) && !pipeline.may_walk());
@@ -418,7 +428,7 @@ mod tests {
         let (mut pipeline, mut out) = (Pipeline::default(), Vec::new());
         pipeline.front = u32::MAX - 1;
         let tickets: Vec<Ticket> =
-            (0..4).map(|_| pipeline.begin_write(keys(&["k"]), Form::Resp)).collect();
+            (0..4).map(|_| pipeline.begin_write(keys(&["k"]), 0, Form::Resp)).collect();
         for ticket in &tickets {
             assert!(!pipeline.may_read(keys(&["k"])));
             pipeline.complete(*ticket, b"x", &mut out);

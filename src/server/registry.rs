@@ -30,6 +30,7 @@ pub struct Entry {
     name: Mutex<Box<[u8]>>,
     killed: AtomicBool,
     seen: AtomicU32,
+    sent: AtomicU64,
     command: AtomicU16,
     database: AtomicU16,
     marks: AtomicU16,
@@ -93,6 +94,14 @@ impl Entry {
         self.seen.store(second, Relaxed);
     }
 
+    /// For its loop: so many bytes were sent to it until this second. To take some is to do something.
+    pub fn note_sent(&self, sent: u64, second: u32) {
+        if self.sent.load(Relaxed) != sent {
+            self.sent.store(sent, Relaxed);
+            self.see(second);
+        }
+    }
+
     /// The second at which it last did something.
     pub fn seen(&self) -> u32 {
         self.seen.load(Relaxed)
@@ -151,7 +160,7 @@ impl Entry {
         let is = |wanted: &Option<String>, addr: std::net::SocketAddr| {
             wanted.as_ref().is_none_or(|wanted| *wanted == addr.to_string())
         };
-        filter.numbers.as_ref().is_none_or(|numbers| numbers.contains(&self.number))
+        filter.number.is_none_or(|number| number == self.number)
             && is(&filter.addr, self.peer.addr)
             && is(&filter.laddr, self.peer.local)
             && filter.normal
@@ -208,6 +217,7 @@ impl Registry {
             name: Mutex::default(),
             killed: AtomicBool::new(false),
             seen: AtomicU32::new(second),
+            sent: AtomicU64::new(0),
             command: AtomicU16::new(u16::MAX),
             database: AtomicU16::new(0),
             marks: AtomicU16::new(0),
@@ -226,8 +236,15 @@ impl Registry {
     }
 
     fn chosen(&self, filter: &ClientFilter, me: u64) -> Vec<Arc<Entry>> {
-        let all: Vec<_> = lock(&self.entries).values().cloned().collect();
-        all.into_iter().filter(|entry| entry.matches(filter, me)).collect()
+        let entries = lock(&self.entries);
+        let mut chosen: Vec<_> = match filter.number {
+            // Somebody may ask for a million numbers, one by one.
+            Some(number) => entries.get(&number).cloned().into_iter().collect(),
+            None => entries.values().cloned().collect(),
+        };
+        drop(entries);
+        chosen.retain(|entry| entry.matches(filter, me));
+        chosen
     }
 
     /// The lines of those that match, each with its line end, in the order in which they came.

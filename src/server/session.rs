@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ahead::{Ahead, Decoded};
-use super::batch::{Answered, Metered, write_abort};
+use super::batch::{Answered, Metered, check_size, guarded, write_abort};
 use super::client::LocalClient;
 use super::gate::{self, Gate};
 use super::manners::Manners;
@@ -60,6 +60,8 @@ pub struct State {
     pub(super) version: Version,
     /// A whole request waits in the input.
     stalled: bool,
+    /// It waits for the end of a pause.
+    held: bool,
     /// No more requests are answered.
     pub(super) closing: bool,
     /// Whether requests are answered.
@@ -87,6 +89,7 @@ impl Session {
                 pipeline: Pipeline::default(),
                 version: Version::default(),
                 stalled: false,
+                held: false,
                 closing: false,
                 manners: Manners::default(),
                 no_evict: false,
@@ -112,7 +115,7 @@ impl Session {
             command: state.metered.number,
             database: state.database,
             marks: mark(state.version == Version::Resp3, registry::RESP3)
-                | mark(state.stalled, registry::HELD)
+                | mark(state.held, registry::HELD)
                 | mark(state.multi.is_some(), registry::MULTI)
                 | mark(state.no_evict, registry::NO_EVICT),
             queued: state.multi.as_ref().map_or(0, |multi| multi.len()),
@@ -139,6 +142,7 @@ impl Session {
 
     /// Ends a stall; whether there was one.
     pub fn unstall(&mut self) -> bool {
+        self.state.held = false;
         std::mem::take(&mut self.state.stalled)
     }
 
@@ -303,6 +307,7 @@ impl State {
         match gate::check(self, turn.shared, command, turn.backend.is_some()) {
             Gate::Open => {}
             Gate::Held => {
+                self.held = true;
                 turn.outbox.paused.push(self.id);
                 return Served::NotYet;
             }
@@ -402,7 +407,8 @@ impl State {
         let version = self.form_version(&form);
         let mut bytes = Vec::new();
         let begin = self.begin();
-        self.run_local(command, args, version, turn.shared, &mut bytes);
+        let most = turn.outbox.most_reply;
+        self.run_local((command, args), version, turn.shared, (&mut bytes, most));
         self.took(begin, command, args, turn);
         turn.outbox.meter.replied(self.metered.number, &bytes);
         let form = self.manners.form(form);
@@ -416,19 +422,22 @@ impl State {
         }
     }
 
-    /// Runs a local command and appends its reply.
+    /// Runs a local command and appends its reply, which may have so many bytes.
     pub(super) fn run_local(
         &mut self,
-        command: &Command,
-        args: Args<'_>,
+        (command, args): (&Command, Args<'_>),
         version: Version,
         shared: &Shared,
-        out: &mut Vec<u8>,
+        (out, most): (&mut Vec<u8>, usize),
     ) {
         let Run::Local(run) = command.run else { return };
-        let mut reply = Reply::new(out, version);
+        let mut reply = Reply::with_most(out, version, most);
         let start = reply.mark();
-        if let Err(abort) = run(&mut LocalClient::new(self, shared), args, &mut reply) {
+        let outcome = guarded(|| {
+            run(&mut LocalClient::new(self, shared), args, &mut reply)?;
+            check_size(&reply)
+        });
+        if let Err(abort) = outcome {
             reply.rewind(start);
             write_abort(&mut reply, &abort);
         }

@@ -112,7 +112,7 @@ impl State {
         let version = self.form_version(&form);
         // What is read of the keys from now on is read after that.
         let origin =
-            self.origin(version, |pipeline| pipeline.begin_write(keys_of(command, args), form));
+            self.origin(version, |pipeline| pipeline.begin_write(keys_of(command, args), 0, form));
         let watch = self.watch.get_or_insert_default();
         turn.outbox.writes.push_watch(origin, (command, args), watch);
         Served::Taken
@@ -132,7 +132,9 @@ impl State {
             self.answer(form, out, |reply| reply.error(LINE));
             return Served::Taken;
         }
-        if !self.may_write_now(turn) {
+        // Nobody knows how much it will read, so one that reads goes out at a time.
+        let bytes = if multi.reads() { usize::MAX } else { 0 };
+        if !self.may_write_now(turn) || (bytes > 0 && !self.pipeline.has_room(bytes)) {
             self.multi = Some(multi);
             return Served::NotYet;
         }
@@ -151,7 +153,7 @@ impl State {
         let blocks = exec.local() > 0;
         let origin = self.origin(version, |pipeline| match blocks {
             true => pipeline.begin_walk(form),
-            false => pipeline.begin_write(std::iter::empty(), form),
+            false => pipeline.begin_write(std::iter::empty(), bytes, form),
         });
         turn.outbox.writes.push_exec(origin, command, exec);
         Served::Taken
@@ -189,12 +191,14 @@ impl State {
 
     /// Runs the local commands of a transaction, and puts their replies where they belong.
     fn fill_gaps(&mut self, shared: &Shared, reply: &[u8], exec: &Exec) -> Vec<u8> {
+        let most = shared.config.live.output_limit();
         let (mut whole, mut from) = (Vec::with_capacity(reply.len()), 0);
         for (at, command, args) in exec.gaps() {
             whole.extend_from_slice(reply.get(from..at).unwrap_or_default());
             from = at;
             let version = exec.version.unwrap_or(self.version);
-            self.run_local(command, args, version, shared, &mut whole);
+            let room = most.saturating_sub(whole.len());
+            self.run_local((command, args), version, shared, (&mut whole, room));
         }
         whole.extend_from_slice(reply.get(from..).unwrap_or_default());
         whole

@@ -5,16 +5,18 @@
 
 use std::sync::Arc;
 
-use super::batch::{Origin, run_read, write_abort};
+use super::batch::{Origin, guarded, run_read, write_abort};
 use super::blocking::BlockingEngine;
 use super::native::NativeReads;
+use super::outbox::Outbox;
 use super::pipeline::{Form, Pipeline, Ticket};
 use super::session::{Served, State, Turn};
 use super::tally::Meter;
-use crate::command::{Command, keys_of};
+use crate::command::{Command, keys_of, replies_with_value};
 use crate::protocol::{Args, Reply, Version};
 
-/// A read of more words than this goes to a worker at once: it would hold up the loop.
+/// A read of more words than this is a walk: already to look for its keys among those of other
+/// requests would hold up the loop.
 const MOST_WORDS_ON_LOOP: usize = 256;
 /// So many bytes of writes wait at most on a loop for the writer's queue to take them.
 const MOST_WAITING_WRITES: usize = 64 * 1024 * 1024;
@@ -29,6 +31,9 @@ impl State {
         turn: &mut Turn<'_>,
         out: &mut Vec<u8>,
     ) -> Served {
+        if args.len() > MOST_WORDS_ON_LOOP {
+            return self.walk(command, args, form, turn);
+        }
         if !self.pipeline.may_read(keys_of(command, args)) {
             return Served::NotYet;
         }
@@ -36,16 +41,16 @@ impl State {
             debug_assert!(false, "a native engine has views");
             return Served::NotYet;
         };
-        if turn.shared.config.loop_reads && args.len() <= MOST_WORDS_ON_LOOP {
+        if turn.shared.config.loop_reads {
             let begin = self.begin();
-            if self.read_here(&reads, command, args, (&form, &turn.outbox.meter), out) {
+            if self.read_here(&reads, command, args, (&form, &*turn.outbox), out) {
                 self.took(begin, command, args, turn);
                 turn.outbox.local_reads += 1;
                 return Served::Taken;
             }
         }
         if turn.outbox.reads_full {
-            turn.outbox.waiting.push(self.id);
+            turn.outbox.waiting_reads.push(self.id);
             return Served::NotYet;
         }
         let bytes = reads.size_of(keys_of(command, args));
@@ -65,18 +70,20 @@ impl State {
         reads: &NativeReads<'_>,
         command: &'static Command,
         args: Args<'_>,
-        (form, meter): (&Form, &Meter),
+        (form, outbox): (&Form, &Outbox),
         out: &mut Vec<u8>,
     ) -> bool {
         let version = self.form_version(form);
+        let (meter, most) = (&outbox.meter, outbox.most_reply);
         if self.pipeline.is_empty() && matches!(form, Form::Resp) {
             let start = out.len();
-            let done = read_into(reads, command, args, &mut Reply::new(out, version));
+            let done = read_into(reads, command, args, &mut Reply::with_most(out, version, most));
             self.was_read(done, reads, meter, out.get(start..).unwrap_or_default());
             return done;
         }
         let mut bytes = Vec::new();
-        let done = read_into(reads, command, args, &mut Reply::new(&mut bytes, version));
+        let done =
+            read_into(reads, command, args, &mut Reply::with_most(&mut bytes, version, most));
         self.was_read(done, reads, meter, &bytes);
         if done && self.pipeline.is_empty() {
             form.write(&bytes, out);
@@ -107,7 +114,7 @@ impl State {
         }
         let version = self.form_version(&form);
         let origin = self.origin(version, |pipeline| pipeline.begin_walk(form));
-        turn.outbox.push_read(origin, command, args);
+        turn.outbox.push_walk(origin, command, args);
         Served::Taken
     }
 
@@ -121,9 +128,21 @@ impl State {
         if !self.may_write_now(turn) {
             return Served::NotYet;
         }
+        let mut bytes = 0;
+        if replies_with_value(command, args) {
+            // How much that will be is not known before earlier writes of the key are settled.
+            let Some(reads) = turn.reads(self.database) else { return Served::NotYet };
+            if !self.pipeline.may_read(keys_of(command, args)) {
+                return Served::NotYet;
+            }
+            bytes = reads.size_of(keys_of(command, args));
+            if !self.pipeline.has_room(bytes) {
+                return Served::NotYet;
+            }
+        }
         let version = self.form_version(&form);
-        let origin =
-            self.origin(version, |pipeline| pipeline.begin_write(keys_of(command, args), form));
+        let origin = self
+            .origin(version, |pipeline| pipeline.begin_write(keys_of(command, args), bytes, form));
         turn.outbox.writes.push(origin, command, args);
         Served::Taken
     }
@@ -135,7 +154,7 @@ impl State {
         }
         let room = turn.outbox.writes.len() <= MOST_WAITING_WRITES;
         if !room {
-            turn.outbox.waiting.push(self.id);
+            turn.outbox.waiting_writes.push(self.id);
         }
         room
     }
@@ -176,7 +195,7 @@ fn read_into(
     reply: &mut Reply<'_>,
 ) -> bool {
     let start = reply.mark();
-    match run_read(reads, command, args, reply) {
+    match guarded(|| run_read(reads, command, args, reply)) {
         Ok(()) => true,
         Err(crate::command::Abort::NotResident) => {
             reply.rewind(start);

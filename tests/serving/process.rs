@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -106,6 +107,26 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
+    /// The most memory that it has during `work`, beyond what it has now.
+    pub fn growth<T>(&self, work: impl FnOnce() -> T) -> (usize, T) {
+        let (before, done) = (self.memory(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut peak = before;
+                while !done.load(Relaxed) {
+                    peak = peak.max(self.memory());
+                    std::thread::yield_now();
+                }
+                peak - before
+            });
+            // However it ends, the watch does, too.
+            let end = Ended(&done);
+            let outcome = work();
+            drop(end);
+            (watch.join().unwrap(), outcome)
+        })
+    }
+
     /// Sends a signal by its name, as in `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
@@ -129,6 +150,14 @@ impl Process {
         if let Some(logger) = self.logger.take() {
             let _ = logger.join();
         }
+    }
+}
+
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
     }
 }
 

@@ -139,7 +139,7 @@ struct Group {
 }
 
 impl WriteJob for Group {
-    fn stage(&mut self, txn: &mut Txn<'_>) {
+    fn stage(&mut self, txn: &mut Txn<'_>) -> Option<Box<dyn WriteJob>> {
         for (key, value) in &self.changes {
             let staged = txn.unit(|txn| match value {
                 Some(value) => txn.put(0, key, value, None),
@@ -150,6 +150,7 @@ impl WriteJob for Group {
                 self.refused = Some(staged);
             }
         }
+        None
     }
 
     fn finish(self: Box<Self>, outcome: Result<()>) {
