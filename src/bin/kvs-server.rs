@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kvs::config::{Config, Settings};
-use kvs::server::{Server, StopReason};
+use kvs::server::{Server, StopReason, raise_descriptors};
 use kvs::{KvsError, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -125,6 +125,12 @@ fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(KvsError::io("catch signals"))?;
     let (engine, dir) = (config.engine.name(), config.dir.clone());
     let fsync = config.fsync.name();
+    let (files, clients) = (raise_descriptors(), config.live.max_clients.count());
+    if files < clients {
+        log::warn!(
+            "{files} files may be open (ulimit -n), so fewer than {clients} clients have room"
+        );
+    }
     let server = Server::start(config)?;
     log::info!(
         "kvs-server {}, engine {engine}, listening on {}, directory {}, fsync {fsync}",

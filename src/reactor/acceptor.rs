@@ -5,16 +5,18 @@
 //!   could not be emptied is remembered and tried again after a pause.
 //! - Running out of descriptors or memory costs no listener and no spinning: the connections wait
 //!   in the kernel's backlog.
+//! - The last descriptors are not for connections: whoever is accepted on one is turned away.
 //! - A socket handed over counts as open until its loop closes it.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use super::admission::Admission;
 use super::event_loop::{BELL, Order};
@@ -24,6 +26,10 @@ use crate::error::{KvsError, Result};
 
 /// The pause after accepting failed, before the next attempt.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// So many connections wait to be accepted, if the system allows it. Of more that come at once, each
+/// has to try again after a second.
+const BACKLOG: i32 = 1024;
 
 /// A bound address on which nobody is accepted yet.
 #[derive(Debug)]
@@ -38,7 +44,7 @@ impl Listener {
     /// # Errors
     /// When the address is in use, is none of this machine's, or may not be bound.
     pub fn bind(addr: SocketAddr) -> Result<Listener> {
-        let socket = std::net::TcpListener::bind(addr).map_err(|error| match error.kind() {
+        let socket = listen(addr).map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => KvsError::Invalid(format!(
                 "cannot listen on {addr}: the address is in use; stop the process that has it or \
                  choose another address"
@@ -63,6 +69,24 @@ impl Listener {
     }
 }
 
+fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    // Connections of a server that was here before do not count.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Who is let in, and what the others are told.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) admission: Admission,
+    /// See [`Options::descriptors`](super::Options::descriptors).
+    pub(super) descriptors: usize,
+    pub(super) rejection: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct Door {
     listener: Listener,
@@ -79,8 +103,7 @@ pub(super) struct Acceptor {
     stop: Mailbox<()>,
     loops: Vec<Post<Order>>,
     next_loop: usize,
-    admission: Admission,
-    rejection: Vec<u8>,
+    limits: Limits,
     stats: Stats,
     /// Accepting failed and is tried again then.
     retry_at: Option<Instant>,
@@ -94,7 +117,7 @@ impl Acceptor {
         mut listeners: Vec<Listener>,
         (poll, bell, stop): (Poll, Arc<Bell>, Mailbox<()>),
         loops: Vec<Post<Order>>,
-        (admission, rejection): (Admission, Vec<u8>),
+        limits: Limits,
         stats: Stats,
     ) -> Result<Acceptor> {
         for (index, listener) in listeners.iter_mut().enumerate() {
@@ -110,8 +133,7 @@ impl Acceptor {
             stop,
             loops,
             next_loop: 0,
-            admission,
-            rejection,
+            limits,
             stats,
             retry_at: None,
             failing: false,
@@ -199,17 +221,18 @@ impl Acceptor {
 
     /// Hands the connection to the next loop, or turns it away at the limit.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr) {
-        let limit = self.admission.connections();
-        if self.stats.open() >= limit {
+        let open = self.stats.open();
+        let number = usize::try_from(socket.as_raw_fd()).unwrap_or(usize::MAX);
+        if open >= self.limits.admission.connections() || number >= self.limits.descriptors {
             self.stats.note_rejected();
-            log::debug!("turning away {peer}: {limit} connections are open");
-            turn_away(socket, &self.rejection);
+            log::debug!("turning away {peer}: {open} connections are open");
+            turn_away(socket, &self.limits.rejection);
             return;
         }
         if let Err(error) = socket.set_nodelay(true) {
             log::debug!("setting TCP_NODELAY for {peer}: {error}");
         }
-        if let Some(after) = self.admission.keepalive() {
+        if let Some(after) = self.limits.admission.keepalive() {
             keep_alive(&socket, after).unwrap_or_else(|error| {
                 log::debug!("setting SO_KEEPALIVE for {peer}: {error}");
             });

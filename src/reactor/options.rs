@@ -28,6 +28,9 @@ pub struct Options {
     pub loops: usize,
     /// Connections open at once over all loops, to begin with.
     pub max_connections: usize,
+    /// A connection whose descriptor has this number or a larger one is turned away, too. The system
+    /// gives the lowest that is free: so the others are left to whoever else needs files.
+    pub descriptors: usize,
     /// When the system asks a silent peer whether it is still there, to begin with.
     pub keepalive: Option<Duration>,
     /// Sent, as far as the socket takes it at once, to a connection beyond `max_connections`.
@@ -39,11 +42,12 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// One loop, 10,000 connections, no keepalive, no rejection message, 256 KiB per turn.
+    /// One loop, 10,000 connections on any descriptors, no keepalive, no rejection message, 256 KiB per turn.
     fn default() -> Self {
         Options {
             loops: 1,
             max_connections: 10_000,
+            descriptors: usize::MAX,
             keepalive: None,
             rejection: Vec::new(),
             output: OutputLimits::default(),

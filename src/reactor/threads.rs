@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mio::{Poll, Waker};
 
-use super::acceptor::{Acceptor, Listener};
+use super::acceptor::{Acceptor, Limits, Listener};
 use super::admission::Admission;
 use super::event_loop::{BELL, EventLoop, Order, Seed};
 use super::mailbox::{Bell, Post, mailbox};
@@ -65,9 +65,13 @@ impl<M: Send + 'static> Reactor<M> {
         let (poll, bell) = poll_with_bell()?;
         let (stop_acceptor, stop) = mailbox(&bell);
         let admission = Admission::new(options.max_connections, options.keepalive);
-        let limit = (admission.clone(), options.rejection.clone());
+        let limits = Limits {
+            admission: admission.clone(),
+            descriptors: options.descriptors,
+            rejection: options.rejection.clone(),
+        };
         let acceptor =
-            Acceptor::new(listeners, (poll, bell, stop), orders.clone(), limit, stats.clone())?;
+            Acceptor::new(listeners, (poll, bell, stop), orders.clone(), limits, stats.clone())?;
 
         let mut reactor = Reactor {
             posts,

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::histogram::Counted;
 use super::tally::Tally;
@@ -96,27 +96,38 @@ pub struct Others {
     pub counts: Counts,
 }
 
-/// A rate that was seen last, and what it is reckoned from.
-struct Rate {
-    at: Instant,
-    processed: u64,
-    per_second: u64,
+/// How much was done in a second of late.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates {
+    /// Commands.
+    pub commands: f64,
+    /// Bytes received.
+    pub bytes_in: f64,
+    /// Bytes sent.
+    pub bytes_out: f64,
 }
 
-/// The rate is reckoned anew after this time.
-const RATE_OVER: Duration = Duration::from_millis(100);
+/// The rates between the last two looks at what they are reckoned from.
+struct Pace {
+    at: Instant,
+    processed: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    rates: Rates,
+}
 
 /// See the module.
 pub struct Book {
     tallies: Mutex<Vec<Arc<Tally>>>,
     before: Mutex<Figures>,
-    rate: Mutex<Rate>,
+    pace: Mutex<Pace>,
 }
 
 impl Default for Book {
     fn default() -> Book {
-        let rate = Rate { at: Instant::now(), processed: 0, per_second: 0 };
-        Book { tallies: Mutex::default(), before: Mutex::default(), rate: Mutex::new(rate) }
+        let (at, rates) = (Instant::now(), Rates::default());
+        let pace = Pace { at, processed: 0, bytes_in: 0, bytes_out: 0, rates };
+        Book { tallies: Mutex::default(), before: Mutex::default(), pace: Mutex::new(pace) }
     }
 }
 
@@ -149,15 +160,22 @@ impl Book {
         *lock(&self.before) = self.all(others);
     }
 
-    /// Commands per second since this was asked before, but not within a tenth of a second.
-    pub fn rate(&self, processed: u64) -> u64 {
-        let mut rate = lock(&self.rate);
-        let elapsed = rate.at.elapsed();
-        if elapsed >= RATE_OVER {
-            let done = processed.saturating_sub(rate.processed);
-            rate.per_second = (done as f64 / elapsed.as_secs_f64()).round() as u64;
-            (rate.at, rate.processed) = (Instant::now(), processed);
-        }
-        rate.per_second
+    /// For the main thread, now and then: reckons the rates since it did so before.
+    pub fn note_pace(&self, processed: u64, counts: &Counts) {
+        let mut pace = lock(&self.pace);
+        let seconds = pace.at.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        let rates = Rates {
+            commands: rate(processed, pace.processed),
+            bytes_in: rate(counts.bytes_in, pace.bytes_in),
+            bytes_out: rate(counts.bytes_out, pace.bytes_out),
+        };
+        let (bytes_in, bytes_out) = (counts.bytes_in, counts.bytes_out);
+        *pace = Pace { at: Instant::now(), processed, bytes_in, bytes_out, rates };
+    }
+
+    /// How much was done in a second of late.
+    pub fn rates(&self) -> Rates {
+        lock(&self.pace).rates
     }
 }

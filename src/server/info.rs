@@ -112,6 +112,8 @@ fn memory(shared: &Shared, text: &mut String) {
     put_size(text, "used_memory", memory.own);
     put_size(text, "used_memory_rss", memory.resident);
     put_size(text, "used_memory_peak", memory.peak);
+    let part = 100.0 * memory.own as f64 / memory.peak.max(1) as f64;
+    put(text, "used_memory_peak_perc", format_args!("{part:.2}%"));
     if let Some(Backend::Native(store)) = shared.backend.get() {
         let (points, order) = store.reader().all_index_memory();
         put(text, "index_bytes", points + order);
@@ -136,6 +138,9 @@ fn persistence(shared: &Shared, text: &mut String) {
     let status = if cause.is_none() && !full { "ok" } else { "err" };
     put(text, "loading", u8::from(shared.backend.get().is_none()));
     put(text, "async_loading", 0);
+    if shared.backend.get().is_none() {
+        loading(shared, text);
+    }
     if let Some(store) = store {
         backups(store.reader().backups().status(), shared.engine_stats.group_records.get(), text);
     }
@@ -155,6 +160,19 @@ fn persistence(shared: &Shared, text: &mut String) {
     }
 }
 
+/// How far the opening of the store is.
+fn loading(shared: &Shared, text: &mut String) {
+    let (done, total) = (shared.engine_stats.load_done.get(), shared.engine_stats.load_total.get());
+    let took = shared.started.elapsed().as_secs();
+    let left = took as f64 * total.saturating_sub(done) as f64 / done.max(1) as f64;
+    put(text, "loading_start_time", (now_ms() / 1000).saturating_sub(took));
+    put(text, "loading_total_bytes", total);
+    put(text, "loading_loaded_bytes", done);
+    let percent = 100.0 * done as f64 / total.max(1) as f64;
+    put(text, "loading_loaded_perc", format_args!("{percent:.2}"));
+    put(text, "loading_eta_seconds", left.ceil() as u64);
+}
+
 /// `written`: how many records there were so far.
 fn backups(status: BackupStatus, written: u64, text: &mut String) {
     let seconds = |time: Option<Duration>| time.map_or(-1, |time| time.as_secs() as i64);
@@ -171,10 +189,13 @@ fn stats(shared: &Shared, text: &mut String) {
     let counts = &figures.counts;
     put(text, "total_connections_received", counts.accepted);
     put(text, "total_commands_processed", figures.processed);
-    let rate = shared.book.rate(shared.stats.commands.get());
-    put(text, "instantaneous_ops_per_sec", rate);
+    let rates = shared.book.rates();
+    put(text, "instantaneous_ops_per_sec", rates.commands.round() as u64);
     put(text, "total_net_input_bytes", counts.bytes_in);
     put(text, "total_net_output_bytes", counts.bytes_out);
+    let kilobytes = |bytes: f64| format!("{:.2}", bytes / 1024.0);
+    put(text, "instantaneous_input_kbps", kilobytes(rates.bytes_in));
+    put(text, "instantaneous_output_kbps", kilobytes(rates.bytes_out));
     put(text, "rejected_connections", counts.rejected);
     put(text, "cut_off_connections", counts.cut_off);
     put(text, "expired_keys", figures.expired);
@@ -203,6 +224,8 @@ fn cpu(_: &Shared, text: &mut String) {
     let (system, user) = process::cpu();
     put(text, "used_cpu_sys", format_args!("{system:.6}"));
     put(text, "used_cpu_user", format_args!("{user:.6}"));
+    put(text, "used_cpu_sys_children", "0.000000");
+    put(text, "used_cpu_user_children", "0.000000");
 }
 
 fn commandstats(shared: &Shared, text: &mut String) {

@@ -55,12 +55,16 @@ use crate::reactor::{self, Listener, OutputLimits, Reactor};
 use batch::Mail;
 use blocking::BlockingEngine;
 use dispatch::Dispatcher;
+pub use process::raise_descriptors;
 pub use shared::StopReason;
 use shared::{Backend, Shared};
 
 /// How long a graceful stop waits for clients to take their replies.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often the main thread looks whether a loop has failed.
+/// So many descriptors are not for clients: without one for its next segment, a store takes no writes
+/// any more. Of few, a quarter.
+const KEPT_DESCRIPTORS: usize = 64;
+/// How often the main thread looks whether a loop has failed, and how fast the others are.
 const WATCH: Duration = Duration::from_millis(500);
 
 /// A server that listens.
@@ -100,8 +104,10 @@ impl Server {
         let (stop, stops) = bounded(8);
         let shared = Shared::new(config, stop);
         let config = &shared.config;
+        let allowed = process::descriptors();
         let options = reactor::Options {
             loops: config.loops,
+            descriptors: allowed - KEPT_DESCRIPTORS.min(allowed / 4),
             keepalive: shared.keepalive(),
             max_connections: config.live.max_clients.count(),
             rejection: b"-ERR max number of clients reached\r\n".to_vec(),
@@ -134,13 +140,13 @@ impl Server {
     }
 
     /// Waits until there is a reason to stop, then stops: what was received is answered, the store
-    /// is synced and closed.
+    /// is synced and closed. One that is not open yet is not waited for.
     pub fn run(self) -> Result<()> {
         let reason = loop {
             match self.stops.recv_timeout(WATCH) {
                 Ok(reason) => break Some(reason),
                 Err(RecvTimeoutError::Timeout) if self.reactor.has_failed() => break None,
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.shared.note_pace(),
                 Err(RecvTimeoutError::Disconnected) => break None,
             }
         };
@@ -154,6 +160,12 @@ impl Server {
     fn stop(self, reason: Option<StopReason>) -> Result<()> {
         let Server { shared, reactor, opener, .. } = self;
         let stopped = reactor.stop(PATIENCE);
+        let told = matches!(reason, Some(StopReason::Signal(_) | StopReason::Command));
+        if told && !opener.is_finished() {
+            // That may take minutes. It has made no promise yet, and a crash may interrupt it as well.
+            log::info!("stopped before the store was open");
+            return stopped;
+        }
         let opened = opener.join().unwrap_or_else(|_| {
             Err(KvsError::Invalid("internal error: opening the store panicked".into()))
         });

@@ -4,6 +4,25 @@
 
 use std::fs::read_to_string;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// How many files and sockets the process may have open.
+pub fn descriptors() -> usize {
+    let most = getrlimit(Resource::Nofile).current;
+    most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
+}
+
+/// Has the system allow the process as many of them as it may ask for: what a shell starts has often
+/// but 1,024, which ten thousand clients or a large store do not fit into. Returns how many it may have.
+pub fn raise_descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("raising the number of open files: {error}");
+    }
+    descriptors()
+}
+
 /// Memory in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Memory {

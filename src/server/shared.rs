@@ -219,6 +219,13 @@ impl Shared {
         self.book.figures(self.others())
     }
 
+    /// For the main thread, now and then: what INFO calls instantaneous.
+    pub(super) fn note_pace(&self) {
+        if let Some(stats) = self.reactor_stats.get() {
+            self.book.note_pace(self.stats.commands.get(), &stats.counts());
+        }
+    }
+
     /// Counts from here on.
     pub(super) fn reset_figures(&self) {
         self.book.reset(self.others());
