@@ -13,7 +13,7 @@ use engine_support::care::{bytes_of, checked};
 use engine_support::faulty::Faulty;
 use engine_support::{contents, files, options};
 use kvs::client::Client;
-use kvs::engine::{Batch, Fsync, Options};
+use kvs::engine::{Batch, Fsync, Options, Txn, now_ms};
 use kvs::protocol::Value;
 use kvs::{KvStore, KvsError};
 use support::Server;
@@ -110,6 +110,10 @@ fn backups_amid_writes_and_merges_are_of_one_moment() {
         }
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
+                // What expires meanwhile, and is removed by the store itself.
+                let soon = now_ms() + 1;
+                let put = move |txn: &mut Txn<'_>| txn.put(0, b"ends", b"soon", Some(soon));
+                store.update(put).unwrap();
                 store.compact().unwrap();
             }
         });
@@ -127,6 +131,7 @@ fn backups_amid_writes_and_merges_are_of_one_moment() {
             let report = checked(&dest);
             assert!(report.findings.is_empty(), "{:?}", report.findings);
             let restored = open(&dest);
+            assert_eq!(restored.read("ends").unwrap(), None);
             for writer in 0..WRITERS {
                 let read = |side: &str| -> u64 {
                     let value = restored.read(format!("{side}{writer}")).unwrap().unwrap();
@@ -173,10 +178,20 @@ fn a_backup_that_fails_leaves_nothing_that_looks_like_one() {
             (inside && path.ends_with(name)).then_some(ErrorKind::StorageFull)
         });
         assert!(store.backup(&dest).is_err(), "{name}");
-        assert!(!dest.exists());
+        assert_eq!(std::fs::read_dir(copies.path()).unwrap().count(), 0, "{name}");
         assert!(!store.reader().backups().status().is_well);
         store.put("the store", "goes on").unwrap();
     }
+    faulty.heal();
+    // Another disk, which is full: that is said of it, and it gets its room back.
+    faulty.refuse_links();
+    faulty.fail_writes(|path, _| {
+        path.to_string_lossy().contains("copy.partial").then_some(ErrorKind::StorageFull)
+    });
+    let full = store.backup(&dest).unwrap_err().to_string();
+    assert!(full.contains("copy.partial") && full.contains("no storage space"), "{full}");
+    assert_eq!(std::fs::read_dir(copies.path()).unwrap().count(), 0);
+    store.put("the store", "goes on").unwrap();
     faulty.heal();
     store.backup(&dest).unwrap();
     assert!(store.reader().backups().status().is_well);
@@ -184,6 +199,56 @@ fn a_backup_that_fails_leaves_nothing_that_looks_like_one() {
     let refused = store.backup(&dest).unwrap_err();
     assert!(refused.to_string().contains("is there already"), "{refused}");
     assert!(contents(&open(&dest)) == contents(&store));
+}
+
+/// As shells complete names, and names that would be of no use or do harm.
+#[test]
+fn a_backup_goes_where_it_was_meant_to_go() {
+    let (dir, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = filled(dir.path());
+    store.backup(format!("{}/copy//", copies.path().display())).unwrap();
+    assert!(checked(&copies.path().join("copy")).findings.is_empty());
+    assert_eq!(std::fs::read_dir(copies.path()).unwrap().count(), 1);
+    let inside =
+        ["00000099.log", "MANIFEST.tmp", "RESERVE", "MANIFEST"].map(|n| dir.path().join(n));
+    for dest in ["", "..", "/", "."].into_iter().map(Into::into).chain(inside) {
+        let refused = store.backup(&dest).unwrap_err();
+        assert!(matches!(refused, KvsError::Invalid(_)), "{}: {refused}", dest.display());
+    }
+    assert!(store.reader().backups().named(Some("RESERVE")).is_err());
+    store.backup(dir.path().join("inside")).unwrap();
+    drop(store);
+    assert!(checked(dir.path()).findings.is_empty());
+}
+
+/// It may take hours, and is of no use unless it is complete.
+#[test]
+fn a_close_gives_up_a_backup_that_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = Faulty::default();
+    drop(filled(dir.path()));
+    faulty.refuse_links();
+    let fs = Arc::new(faulty.clone());
+    let store = Options::new(dir.path()).fsync(Fsync::No).fs(fs).open().unwrap();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    faulty.fail_creates(move |path, _| {
+        if path.parent().is_some_and(|parent| parent.ends_with("first.partial")) {
+            let _ = wait.recv();
+        }
+        None
+    });
+    let backups = Arc::clone(store.reader().backups());
+    backups.begin_in_background(backups.named(Some("first")).unwrap()).unwrap();
+    let second = backups.named(Some("second")).unwrap();
+    assert!(matches!(backups.make(&second), Err(KvsError::BackupUnderWay)));
+    let closing = std::thread::spawn(move || drop(store));
+    let is_closing = || matches!(backups.make(&second), Err(KvsError::Closed));
+    engine_support::until("the close is under way", is_closing);
+    drop(go_on);
+    closing.join().unwrap();
+    assert!(backups.status().running.is_none() && !backups.status().is_well);
+    assert_eq!(std::fs::read_dir(dir.path().join("backups")).unwrap().count(), 0);
+    assert!(checked(dir.path()).findings.is_empty());
 }
 
 #[test]

@@ -6,11 +6,12 @@
 //! copied. The manifest is locked while links are made, so that no merge removes a file meanwhile.
 //!
 //! Invariants: a backup has its name once it is complete and durable; before, it is called
-//! `NAME.partial`. Its newest segment is a new, empty one of its own: opening a backup writes to no
-//! file that the store has, too.
+//! `NAME.partial`, which goes if it fails. Its newest segment is a new, empty one of its own: opening a
+//! backup writes to no file that the store has, too.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -56,6 +57,8 @@ pub struct Backups {
     root: PathBuf,
     status: Mutex<BackupStatus>,
     background: Mutex<Option<JoinHandle<()>>>,
+    /// The store is being closed.
+    stopping: AtomicBool,
 }
 
 impl std::fmt::Debug for Backups {
@@ -73,8 +76,9 @@ impl Backups {
             took: None,
             records: 0,
         };
-        let status = Mutex::new(status);
-        Arc::new(Backups { core, committer, root, status, background: Mutex::default() })
+        let (status, background) = (Mutex::new(status), Mutex::default());
+        let stopping = AtomicBool::new(false);
+        Arc::new(Backups { core, committer, root, status, background, stopping })
     }
 
     /// What became of them.
@@ -128,6 +132,12 @@ impl Backups {
         Ok(())
     }
 
+    /// Gives one up that copies bytes, which may take hours, and begins no other. For the store's
+    /// close.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
     /// Waits for one that is under way. For the store's close.
     pub(super) fn wait(&self) {
         let thread = lock(&self.background).take();
@@ -137,6 +147,9 @@ impl Backups {
     }
 
     fn begin(&self) -> Result<()> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(KvsError::Closed);
+        }
         let mut status = lock(&self.status);
         if status.running.is_some() {
             return Err(KvsError::BackupUnderWay);
@@ -175,32 +188,58 @@ impl Backups {
     }
 
     fn copy_store(&self, dest: &Path) -> Result<()> {
+        let dest = &with_name(dest)?;
         self.check_free(dest)?;
         let partial = partial_name(dest);
-        let doing = || KvsError::io(format!("back up to {}", dest.display()));
         let fs = &self.core.fs;
-        fs.create_dir(&partial).map_err(doing())?;
+        let above = || dest.ancestors().skip(1).map(or_here);
+        let is_new =
+            |dir: &&Path| fs.list(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let new = above().take_while(is_new).count();
+        let doing = || KvsError::io(format!("back up to {}", dest.display()));
+        let made = self.fill(&partial).and_then(|()| fs.rename(&partial, dest).map_err(doing()));
+        if made.is_err() {
+            self.give_up(&partial);
+        }
+        made?;
+        // The directories that were made on the way have new names, too.
+        above().take(new + 1).try_for_each(|dir| fs.sync_dir(dir)).map_err(doing())
+    }
+
+    /// Makes everything but the name.
+    fn fill(&self, partial: &Path) -> Result<()> {
+        let fs = &self.core.fs;
+        let doing = || KvsError::io(format!("back up to {}", partial.display()));
+        fs.create_dir(partial).map_err(doing())?;
         // What an interrupted backup to the same place has left.
-        for name in fs.list(&partial).map_err(doing())? {
+        for name in fs.list(partial).map_err(doing())? {
             fs.remove(&partial.join(name)).map_err(doing())?;
         }
-        let (segments, next) = self.link_segments(&partial).map_err(|error| match error {
-            KvsError::Io { source, .. } if is_full(&source) => KvsError::NoSpace,
-            error => error,
-        })?;
-        self.link_hints(&partial, &segments);
-        name_engine(&**fs, &partial, EngineKind::Kvs)?;
-        Composed::create(&**fs, &partial, next, Origin::Log)?.finish()?;
+        let (segments, next) = self.link_segments(partial)?;
+        self.link_hints(partial, &segments);
+        name_engine(&**fs, partial, EngineKind::Kvs)?;
+        Composed::create(&**fs, partial, next, Origin::Log)?.finish()?;
         let numbers = segments.iter().map(|segment| segment.number());
         let listed = numbers.chain([next]).collect();
         Manifest::create(fs, partial.join(filename::MANIFEST), next + 1, listed)?;
-        fs.rename(&partial, dest).map_err(doing())?;
-        // Of the directory it is in, which may be new, the name, too.
-        for dir in dest.ancestors().skip(1).take(2) {
-            let here = dir.as_os_str().is_empty();
-            fs.sync_dir(if here { Path::new(".") } else { dir }).map_err(doing())?;
+        for damaged in segments.iter().filter(|segment| segment.is_damaged()) {
+            log::warn!("the backup has the damage of {}, too", damaged.path().display());
         }
         Ok(())
+    }
+
+    /// Takes away what a backup that failed has made: the disk may be full of it.
+    fn give_up(&self, partial: &Path) {
+        let fs = &self.core.fs;
+        let remove_all = || -> io::Result<()> {
+            fs.list(partial)?.iter().try_for_each(|name| fs.remove(&partial.join(name)))?;
+            fs.remove_dir(partial)
+        };
+        if let Err(error) = remove_all()
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("{} is left of a backup that failed: {error}", partial.display());
+        }
     }
 
     /// Links all that is closed after the active segment was closed, too: which segments that are,
@@ -234,7 +273,8 @@ impl Backups {
                 let to = filename::segment(partial, segment.number());
                 let _ = core.fs.remove(&to);
                 let doing = KvsError::io(format!("copy to {}", to.display()));
-                copy(&*core.fs, &**segment.file(), segment.len(), &to).map_err(doing)?;
+                let go_on = || !self.stopping.load(Ordering::Relaxed);
+                copy(&*core.fs, &**segment.file(), segment.len(), &to, &go_on).map_err(doing)?;
             }
         }
         Ok((segments, next))
@@ -253,14 +293,31 @@ impl Backups {
     }
 }
 
+/// A directory without what says nothing, as a slash at its end. It must have a name, and none that a
+/// store would take for its own, in whose directory it may be.
+fn with_name(dest: &Path) -> Result<PathBuf> {
+    let dest: PathBuf = dest.components().collect();
+    match dest.file_name().map(|name| name.to_string_lossy()) {
+        None => Err(KvsError::Invalid(format!(
+            "'{}' is no name for a backup: name a directory that is to be made",
+            dest.display()
+        ))),
+        Some(name) if filename::is_of_a_store(&name) => Err(KvsError::Invalid(format!(
+            "a backup cannot be called {name}: a store has such files"
+        ))),
+        Some(_) => Ok(dest),
+    }
+}
+
+/// The current directory has no name as the parent of a relative path.
+fn or_here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+}
+
 fn partial_name(dest: &Path) -> PathBuf {
     let mut name = dest.as_os_str().to_owned();
     name.push(PARTIAL);
     PathBuf::from(name)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether it is a name, and leads nowhere else.
@@ -271,7 +328,7 @@ fn is_harmless(name: &str) -> bool {
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(of_a_name)
         && !name.ends_with(PARTIAL)
-        && filename::kind(name) == filename::Kind::Other
+        && !filename::is_of_a_store(name)
 }
 
 impl BackupStatus {

@@ -19,16 +19,25 @@ pub(super) fn link_or_copy(fs: &dyn Fs, from: &Path, to: &Path) -> io::Result<()
         Ok(()) => Ok(()),
         Err(_) => {
             let file = fs.open_read(from)?;
-            copy(fs, &*file, file.len()?, to)
+            copy(fs, &*file, file.len()?, to, &|| true)
         }
     }
 }
 
-/// Copies the first `len` bytes of a file, durably.
-pub(super) fn copy(fs: &dyn Fs, from: &dyn File, len: u64, to: &Path) -> io::Result<()> {
+/// Copies the first `len` bytes of a file, durably, as long as `go_on`.
+pub(super) fn copy(
+    fs: &dyn Fs,
+    from: &dyn File,
+    len: u64,
+    to: &Path,
+    go_on: &dyn Fn() -> bool,
+) -> io::Result<()> {
     let file = fs.create(to)?;
     let mut buffer = vec![0; STEP.min(len as usize)];
     for at in (0..len).step_by(STEP) {
+        if !go_on() {
+            return Err(io::Error::other("the store is being closed"));
+        }
         let step = &mut buffer[..(len - at).min(STEP as u64) as usize];
         from.read_exact_at(step, at)?;
         file.write_all_at(step, at)?;

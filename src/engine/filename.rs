@@ -61,6 +61,11 @@ pub fn kind(name: &str) -> Kind {
     }
 }
 
+/// Whether a store gives this name to files of its own.
+pub fn is_of_a_store(name: &str) -> bool {
+    kind(name) != Kind::Other || [LOCK, ENGINE, RESERVE, MANIFEST].contains(&name)
+}
+
 fn number(stem: &str) -> Option<u64> {
     (stem.len() >= 8 && stem.bytes().all(|b| b.is_ascii_digit())).then(|| stem.parse().ok())?
 }
@@ -81,5 +86,8 @@ mod tests {
             assert_eq!(kind(other), Kind::Other, "{other}");
         }
         assert_eq!(kind("MANIFEST.tmp"), Kind::Temporary);
+        for (name, is_one) in [("LOCK", true), ("00000001.hint.tmp", true), ("backups", false)] {
+            assert_eq!(is_of_a_store(name), is_one, "{name}");
+        }
     }
 }

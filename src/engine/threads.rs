@@ -26,7 +26,7 @@ pub(super) struct Threads {
     pub(super) compactor: JoinHandle<Vec<Arc<Segment>>>,
     /// The thread that ends when it is told to.
     pub(super) expirer: JoinHandle<()>,
-    /// May have a thread that ends by itself.
+    /// May have a thread that ends by itself, and a worker that makes one.
     pub(super) backups: Arc<Backups>,
     /// Holds the directory's lock as long as the store is open.
     pub(super) lock: Lock,
@@ -55,6 +55,7 @@ impl Threads {
 
     fn close_here(self, core: &Core, committer: &Committer) {
         core.expiry.close();
+        self.backups.stop();
         join(self.expirer);
         for worker in self.workers {
             join(worker);

@@ -100,6 +100,10 @@ impl Fs for Faulty {
         OsFs.remove(path)
     }
 
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        OsFs.remove_dir(dir)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         OsFs.list(dir)
     }

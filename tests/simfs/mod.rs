@@ -69,6 +69,7 @@ pub enum Kind {
     Remove,
     List,
     CreateDir,
+    RemoveDir,
     SyncDir,
     Lock,
     Read,
@@ -386,6 +387,10 @@ impl Fs for SimFs {
         disk.names.remove(path).ok_or_else(|| missing(path))?;
         disk.journal.push(Op::Remove(path.to_owned()));
         Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk().admit(Kind::RemoveDir, dir, 0, 0).map(drop)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
