@@ -169,7 +169,48 @@ fn a_missing_segment_is_told_with_its_keys() {
     assert_eq!((&finding.file, finding.gone.len()), (&name(&log), keys.len()));
     assert_eq!(report.lost().count(), keys.len());
     std::fs::remove_file(log.with_extension("hint")).unwrap();
-    assert_eq!(only(&checked(dir.path())).told, Told::InPart);
+    let report = checked(dir.path());
+    assert_eq!((only(&report).told, report.others()), (Told::InPart, None));
+}
+
+/// Where nothing tells which records there were, the sequence numbers around them tell how many.
+#[test]
+fn how_many_records_can_be_gone_is_told() {
+    let dir = store();
+    files(dir.path(), "hint").iter().for_each(|hint| std::fs::remove_file(hint).unwrap());
+    let log = files(dir.path(), "log").remove(1);
+    let good = std::fs::read(&log).unwrap();
+    let places = records(&good);
+    for n in 1..4 {
+        let mut bytes = good.clone();
+        let range = places[2].0.start as usize..places[1 + n].0.end as usize;
+        bytes[range.clone()].fill(0xff);
+        std::fs::write(&log, bytes).unwrap();
+        let report = checked(dir.path());
+        let finding = only(&report);
+        assert_eq!(finding.range, range.start as u64..range.end as u64);
+        assert_eq!((finding.told, finding.gone.len()), (Told::InPart, 0));
+        assert_eq!(report.others(), Some(n as u64));
+    }
+    // At the start of a segment only the room for them does.
+    let mut bytes = good.clone();
+    let first = places[0].0.clone();
+    bytes[first.start as usize..first.end as usize].fill(0xff);
+    std::fs::write(&log, bytes).unwrap();
+    assert_eq!(checked(dir.path()).others(), Some((first.end - first.start) / 20));
+}
+
+/// A manifest is needed to know of a segment that is lost with its hint, too.
+#[test]
+fn a_lonely_hint_tells_of_a_lost_segment_without_a_manifest() {
+    let dir = store();
+    let log = files(dir.path(), "log").remove(1);
+    std::fs::remove_file(&log).unwrap();
+    std::fs::remove_file(dir.path().join("MANIFEST")).unwrap();
+    let report = checked(dir.path());
+    let missing = report.findings.iter().find(|finding| finding.kind == Kind::Missing).unwrap();
+    assert_eq!((missing.grade, &missing.file), (Grade::Damage, &name(&log)));
+    assert!(!missing.gone.is_empty() && report.findings.len() == 2);
 }
 
 #[test]

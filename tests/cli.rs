@@ -292,7 +292,7 @@ fn kvs_checks() {
     let json: serde_json::Value = serde_json::from_str(outcome.text()).unwrap();
     let expected = serde_json::json!([{
         "grade": "damage", "kind": "records", "file": "00000001.log", "from": 40, "to": 69,
-        "what": "the record's checksum does not match", "told": "hint",
+        "what": "the record's checksum does not match", "told": "hint", "others": 0,
         "keys": [{
             "key": "color", "database": 0, "was": "value", "offset": 40, "seq": 1, "lost": true
         }],
@@ -345,6 +345,14 @@ fn kvs_repairs() {
     let quarantine = Path::new(json["quarantine"].as_str().unwrap());
     assert_eq!(std::fs::read(quarantine.join("00000001.log")).unwrap(), bytes);
     let report = std::fs::read_to_string(quarantine.join("report.json")).unwrap();
+    // Neither a hint nor the record tells its key any more.
+    std::fs::remove_file(dir.path().join("00000001.hint")).unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[40..60].fill(0xff);
+    std::fs::write(&log, bytes).unwrap();
+    let outcome = kvs.run(&["check"]);
+    assert!(outcome.text().contains("\n  at most 1 record can have been there; "), "{outcome:?}");
+    assert!(outcome.text().contains(": damage in 1 place, at most 1 key lost; "), "{outcome:?}");
     assert_eq!(report, outcome.text());
     // Neither the damaged value nor the one before it.
     assert_eq!(kvs.ok(&["get", "color"]), "Key not found\n");
@@ -450,7 +458,11 @@ fn kvs_names_the_server_that_has_the_directory() {
     server.client().set("k", "v").unwrap();
     let kvs = Subject::kvs(dir.path());
     assert_fails(&kvs.run(&["get", "k"]), 1, "is in use by process ");
-    assert_fails(&kvs.run(&["check"]), 2, "is in use by process ");
+    for words in [&["check"][..], &["repair"], &["repair", "--dry-run"]] {
+        let outcome = kvs.run(words);
+        assert_fails(&outcome, 2, "is in use by process ");
+        assert!(outcome.stderr.contains("stop it first"), "{outcome:?}");
+    }
     assert_eq!(server.terminate().code(), Some(0));
     assert_eq!(kvs.ok(&["get", "k"]), "v\n");
 }

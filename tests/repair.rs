@@ -22,8 +22,12 @@ fn fs() -> Arc<dyn Fs> {
     Arc::new(Faulty::default())
 }
 
+fn report(repaired: &Repaired) -> kvs::Result<String> {
+    Ok(if repaired.after.is_none() { "found" } else { "done" }.into())
+}
+
 fn mend(dir: &Path) -> Repaired {
-    let repaired = repair(&fs(), dir, false, &Progress::default()).unwrap();
+    let repaired = repair(&fs(), dir, false, &Progress::default(), &report).unwrap();
     let after = repaired.after.as_ref().unwrap_or(&repaired.found);
     assert!(after.is_sound(), "{:?}", after.findings);
     repaired
@@ -142,7 +146,7 @@ fn a_dry_run_changes_nothing() {
     flip(&files(dir.path(), "log")[0], 100);
     flip(&dir.path().join("MANIFEST"), 40);
     let before = bytes_of(dir.path());
-    let told = repair(&fs(), dir.path(), true, &Progress::default()).unwrap();
+    let told = repair(&fs(), dir.path(), true, &Progress::default(), &report).unwrap();
     assert!(bytes_of(dir.path()) == before);
     let done = mend(dir.path());
     assert_eq!(told.aside, done.aside);
@@ -271,7 +275,7 @@ fn other_files_go_aside_too() {
     assert!(dir.path().join(QUARANTINE).is_dir());
     // A directory that is in use is left alone.
     let held = open(dir.path());
-    let refused = repair(&fs(), dir.path(), false, &Progress::default());
+    let refused = repair(&fs(), dir.path(), false, &Progress::default(), &report);
     assert!(matches!(refused, Err(KvsError::Locked { .. })));
     drop(held);
 }

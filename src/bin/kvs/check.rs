@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use indicatif::HumanBytes;
+use kvs::KvsError;
 use kvs::engine::check::report::{Finding, Gone, Grade, Report, Told, Was};
 use kvs::engine::check::{Progress, check};
 use kvs::engine::fs::{Fs, OsFs};
@@ -20,10 +21,20 @@ const LISTED: usize = 10;
 
 /// Checks the store in `dir` and prints what was found.
 pub fn run(dir: &Path, json: bool) -> Result<Done, Stop> {
-    let report = with_bar(|fs, progress| check(fs, dir, progress)).map_err(Stop::Unable)?;
+    let checked = with_bar(|fs, progress| check(fs, dir, progress));
+    let instead = "stop it first, or have it make a backup (SAVE) and check that";
+    let report = checked.map_err(|error| Stop::Unable(advise(error, instead)))?;
     let text = if json { to_json(&JsonReport::of(&report)?)? } else { for_people(&report) };
     Output::line(text.as_bytes())?;
     Ok(if report.is_sound() { Done::Well } else { Done::InVain })
+}
+
+/// Says what to do about a directory that is in use.
+pub fn advise(error: KvsError, what: &str) -> KvsError {
+    match error {
+        KvsError::Locked { .. } => shared::failure(format!("{error}: {what}")),
+        error => error,
+    }
 }
 
 /// Runs work on a directory with a bar.
@@ -38,15 +49,9 @@ pub fn for_people(report: &Report) -> String {
     for finding in &report.findings {
         describe(finding, &mut text);
     }
-    let (damaged, lost) = (report.damage().count(), report.lost().count());
-    let vague = report.damage().any(Finding::is_vague);
-    let verdict = match (damaged, lost, vague) {
-        (0, ..) => "sound".to_owned(),
-        (n, lost, vague) => {
-            let (places, keys) = (count(n, "place"), count(lost, "key"));
-            let more = if vague { " or more" } else { "" };
-            format!("damage in {places}, {keys}{more} lost")
-        }
+    let verdict = match report.damage().count() {
+        0 => "sound".to_owned(),
+        n => format!("damage in {}, {}", count(n, "place"), loss(report)),
     };
     // Writing to a string does not fail.
     let _ = write!(
@@ -58,6 +63,18 @@ pub fn for_people(report: &Report) -> String {
         HumanBytes(report.bytes)
     );
     text
+}
+
+/// How many keys are lost.
+fn loss(report: &Report) -> String {
+    match (report.lost().count(), report.others()) {
+        (0, Some(0)) => "no key lost".to_owned(),
+        (0, Some(n)) => format!("at most {} lost", count(n as usize, "key")),
+        (0, None) => "nothing tells how many keys are lost".to_owned(),
+        (lost, Some(0)) => format!("{} lost", count(lost, "key")),
+        (lost, Some(n)) => format!("{} lost, and at most {n} more", count(lost, "key")),
+        (lost, None) => format!("{} lost, and nothing tells how many more", count(lost, "key")),
+    }
 }
 
 /// As in `1 key` and `2 keys`.
@@ -85,27 +102,36 @@ fn describe(finding: &Finding, text: &mut String) {
     if finding.gone.len() > LISTED {
         let _ = writeln!(text, "  and {} more (--json lists all)", finding.gone.len() - LISTED);
     }
-    match finding.told {
-        Told::ByHint => {}
-        Told::ByHeaders => text.push_str("  (as the damaged records tell)\n"),
-        Told::InPart => text.push_str("  what else was in there cannot be told\n"),
-    }
+    let beside = if finding.gone.is_empty() { "" } else { "beside these, " };
+    let _ = match (finding.told, finding.others) {
+        (Told::ByHint, _) => Ok(()),
+        (Told::ByHeaders, _) => writeln!(text, "  (as the damaged records tell)"),
+        (Told::InPart, Some(0)) => writeln!(text, "  {beside}no record can have been there"),
+        (Told::InPart, Some(n)) => {
+            let n = count(n as usize, "record");
+            writeln!(text, "  {beside}at most {n} can have been there; nothing tells of which keys")
+        }
+        (Told::InPart, None) => {
+            writeln!(text, "  no hint tells which keys it held")
+        }
+    };
 }
 
 fn fate(gone: &Gone) -> String {
-    let name = quoted(&gone.key);
+    let name = name(gone.database, &gone.key);
     let what = match gone.what {
         Was::Clear => format!("the clearing of database {}", gone.database),
-        Was::Tombstone => format!("the removal of key {name}"),
-        Was::Value => format!("key {name}"),
-    };
-    let of = if gone.database == 0 || gone.what == Was::Clear {
-        String::new()
-    } else {
-        format!(" of database {}", gone.database)
+        Was::Tombstone => format!("the removal of {name}"),
+        Was::Value => name,
     };
     let fate = if gone.superseded { "nothing is lost: a newer record is sound" } else { "lost" };
-    format!("{what}{of}: {fate}")
+    format!("{what}: {fate}")
+}
+
+/// As in `key "a\n" of database 3`.
+pub fn name(database: u8, key: &[u8]) -> String {
+    let key = quoted(key);
+    if database == 0 { format!("key {key}") } else { format!("key {key} of database {database}") }
 }
 
 /// A report as JSON has it.
@@ -129,6 +155,8 @@ struct JsonFinding<'a> {
     what: &'a str,
     /// How the keys are known: by the segment's hint, by the damaged headers, or in part.
     told: &'static str,
+    /// How many records there may have been beside `keys`; null: nothing tells.
+    others: Option<u64>,
     keys: Vec<JsonKey>,
 }
 
@@ -143,7 +171,7 @@ struct JsonKey {
 }
 
 impl JsonReport<'_> {
-    pub fn of(report: &Report) -> Result<JsonReport<'_>, Stop> {
+    pub fn of(report: &Report) -> kvs::Result<JsonReport<'_>> {
         let findings = report.findings.iter().map(json_finding).collect::<Result<_, _>>();
         Ok(JsonReport {
             dir: report.dir.display().to_string(),
@@ -157,8 +185,8 @@ impl JsonReport<'_> {
 }
 
 /// The document, on one line.
-pub fn to_json(document: &impl Serialize) -> Result<String, Stop> {
-    Ok(serde_json::to_string(document).map_err(shared::failure)?)
+pub fn to_json(document: &impl Serialize) -> kvs::Result<String> {
+    serde_json::to_string(document).map_err(shared::failure)
 }
 
 fn json_finding(finding: &Finding) -> serde_json::Result<JsonFinding<'_>> {
@@ -170,6 +198,7 @@ fn json_finding(finding: &Finding) -> serde_json::Result<JsonFinding<'_>> {
         to: finding.range.end,
         what: &finding.what,
         told: finding.told.name(),
+        others: finding.others,
         keys: finding.gone.iter().map(json_key).collect::<Result<_, _>>()?,
     })
 }

@@ -64,6 +64,8 @@ pub struct Damage {
     /// What the damaged headers tell.
     pub gone: Vec<Gone>,
     pub told: Told,
+    /// How many records there may have been beside these.
+    pub others: u64,
 }
 
 /// What was found.
@@ -126,24 +128,31 @@ impl Body {
         }
         for range in &scan.damage {
             let unread = |hole: &Range<u64>| hole.start < range.end && range.start < hole.end;
+            let most = most_records(subject.origin, range, &between(range, &scan, last));
             if loaded.holes.iter().any(unread) {
-                self.damage.push(unreadable(range.clone()));
+                self.damage.push(unreadable(range.clone(), most));
                 continue;
             }
             let from = (range.start - loaded.range.start) as usize;
             let what = record::parse(&bytes[from..]).err();
             let (gone, told) = guess(subject.origin, range, &scan, last);
+            let others = match told {
+                Told::InPart => most.saturating_sub(gone.len() as u64),
+                Told::ByHint | Told::ByHeaders => 0,
+            };
             self.damage.push(Damage {
                 kind: Kind::Records,
                 range: range.clone(),
                 what: what.map_or("no record is here", record::Fault::describe).to_owned(),
                 gone,
                 told,
+                others,
             });
         }
         for hole in &loaded.holes {
             if !self.damage.iter().any(|d| d.range.start <= hole.start && hole.end <= d.range.end) {
-                self.damage.push(unreadable(hole.clone()));
+                let most = most_records(subject.origin, hole, &between(hole, &scan, last));
+                self.damage.push(unreadable(hole.clone(), most));
             }
         }
         self.end = scan.end;
@@ -156,10 +165,7 @@ impl Body {
 /// What the headers in a damaged range tell. They are believed as far as their sequence numbers
 /// lie between those of the sound records around them, as they do in a log.
 fn guess(origin: Origin, range: &Range<u64>, scan: &Scan<'_>, last: u64) -> (Vec<Gone>, Told) {
-    let before = scan.records.iter().rev().find(|(offset, _)| *offset < range.start);
-    let behind = scan.records.iter().find(|(offset, _)| *offset >= range.end);
-    let low = before.map_or(last, |(_, record)| record.seq);
-    let high = behind.map_or(low + FARTHEST, |(_, record)| record.seq);
+    let Range { start: low, end: high } = between(range, scan, last);
     let (mut gone, mut bytes) = (Vec::new(), 0);
     for (offset, record) in scan.told().filter(|(offset, _)| range.contains(offset)) {
         if origin == Origin::Log && low < record.seq && record.seq < high {
@@ -180,9 +186,28 @@ fn guess(origin: Origin, range: &Range<u64>, scan: &Scan<'_>, last: u64) -> (Vec
     (gone, if all { Told::ByHeaders } else { Told::InPart })
 }
 
-fn unreadable(range: Range<u64>) -> Damage {
+/// The sequence numbers of the sound records around a damaged range.
+fn between(range: &Range<u64>, scan: &Scan<'_>, last: u64) -> Range<u64> {
+    let before = scan.records.iter().rev().find(|(offset, _)| *offset < range.start);
+    let behind = scan.records.iter().find(|(offset, _)| *offset >= range.end);
+    let low = before.map_or(last, |(_, record)| record.seq);
+    low..behind.map_or(low + FARTHEST, |(_, record)| record.seq)
+}
+
+/// How many records a damaged range can have held: there is room for no more, and in a log each has
+/// a sequence number of its own.
+fn most_records(origin: Origin, range: &Range<u64>, between: &Range<u64>) -> u64 {
+    let room = (range.end - range.start) / record::HEADER as u64;
+    match origin {
+        Origin::Log => room.min((between.end.saturating_sub(between.start)).saturating_sub(1)),
+        Origin::Merged => room,
+    }
+}
+
+fn unreadable(range: Range<u64>, others: u64) -> Damage {
     let what = "the disk does not give it".to_owned();
-    Damage { kind: Kind::Unreadable, range, what, gone: Vec::new(), told: Told::InPart }
+    let (gone, told) = (Vec::new(), Told::InPart);
+    Damage { kind: Kind::Unreadable, range, what, gone, told, others }
 }
 
 /// Opens segment files to be looked at.

@@ -59,7 +59,13 @@ fn judge(gone: &mut Gone, sound: &Sound, cleared: u64) {
         gone.hides = true;
         return;
     }
-    gone.superseded |= sound.iter().any(|(seq, _)| *seq >= gone.seq);
+    // With the same sequence number: a copy that a merge has made; or what an interrupted repair has
+    // put in place of a lost value.
+    let is_tombstone = gone.what == Was::Tombstone;
+    let takes_its_place = |(seq, tombstone): &(u64, bool)| {
+        *seq > gone.seq || (*seq == gone.seq && *tombstone == is_tombstone)
+    };
+    gone.superseded |= sound.iter().any(takes_its_place);
     let older = sound.iter().filter(|(seq, _)| *seq < gone.seq && *seq > cleared).max();
     gone.hides = older.is_some_and(|(_, tombstone)| !tombstone);
 }

@@ -142,14 +142,22 @@ fn judge(
     for damage in &body.damage {
         let mut finding =
             Finding::new((DAMAGE, damage.kind), &name, damage.range.clone(), &damage.what);
-        let by_hint = told(&damage.range).map(|gone| (gone, Told::ByHint));
-        (finding.gone, finding.told) = by_hint.unwrap_or((damage.gone.clone(), damage.told));
+        match told(&damage.range) {
+            Some(gone) => finding.gone = gone,
+            None => {
+                (finding.gone, finding.told) = (damage.gone.clone(), damage.told);
+                finding.others = Some(damage.others);
+            }
+        }
         findings.push(finding);
     }
     if !missing_end.is_empty() {
         let what = format!("it has {} bytes; its hint is about {covered}", subject.len);
         let mut finding = Finding::new((DAMAGE, Kind::CutShort), &name, missing_end.clone(), what);
-        finding.gone = told(&missing_end).unwrap_or_default();
+        match told(&missing_end) {
+            Some(gone) => finding.gone = gone,
+            None => (finding.told, finding.others) = (Told::InPart, None),
+        }
         findings.push(finding);
     }
     // Which of the ranges held a clear that is missing is not told.
@@ -190,15 +198,16 @@ pub fn missing(fs: &dyn Fs, dir: &Path, number: u64, sound_manifest: bool) -> Fi
     let hint = read_hint(fs, dir, number).ok().flatten();
     let covered = hint.as_ref().map_or(0, Hint::covered);
     let name = name_of(&filename::segment(dir, number));
-    let what = "the manifest lists it, and it is not there";
+    let what = "it belongs to the store, and is not there";
     let grade = if sound_manifest || hint.is_some() { DAMAGE } else { Grade::Note };
     let mut finding = Finding::new((grade, Kind::Missing), name, 0..covered, what);
-    finding.told = Told::InPart;
-    if let Some(hint) = &hint {
-        finding.gone = hinted::gone(hint, &(0..covered));
-        finding.gone.extend(Expected::new(hint).gone_clears(0));
-        // It may have been written to after its hint; nobody can tell.
-        finding.told = Told::ByHint;
+    match &hint {
+        Some(hint) => {
+            // It may have been written to after its hint; nobody can tell.
+            finding.gone = hinted::gone(hint, &(0..covered));
+            finding.gone.extend(Expected::new(hint).gone_clears(0));
+        }
+        None => (finding.told, finding.others) = (Told::InPart, None),
     }
     finding
 }

@@ -95,7 +95,12 @@ pub(super) fn survey(fs: &Arc<dyn Fs>, dir: &Path, progress: &Progress) -> Resul
     let mut looked = look_at_all(&**fs, dir, &subjects, progress);
     looked.sort_by_key(|looked| looked.subject.number);
     order_of_logs(&mut looked);
-    let missing: BTreeSet<u64> = manifest.segments.difference(&present).copied().collect();
+    let mut listed = manifest.segments.clone();
+    if !told {
+        // A segment goes after its hint: one that is left alone is of a segment that was lost.
+        listed.extend(names.iter().filter_map(|name| hint_of(name)).filter(in_use));
+    }
+    let missing: BTreeSet<u64> = listed.difference(&present).copied().collect();
     findings.extend(missing.iter().map(|number| look::missing(&**fs, dir, *number, told)));
     let known =
         |number: &u64| missing.contains(number) || (present.contains(number) && in_use(number));
@@ -115,6 +120,13 @@ pub(super) fn survey(fs: &Arc<dyn Fs>, dir: &Path, progress: &Progress) -> Resul
 fn segment_of(name: &str) -> Option<u64> {
     match filename::kind(name) {
         FileKind::Segment(number) => Some(number),
+        _ => None,
+    }
+}
+
+fn hint_of(name: &str) -> Option<u64> {
+    match filename::kind(name) {
+        FileKind::Hint(number) => Some(number),
         _ => None,
     }
 }

@@ -148,6 +148,8 @@ pub struct Finding {
     pub gone: Vec<Gone>,
     /// How they are known.
     pub told: Told,
+    /// How many records there may have been beside them: at most so many; `None`: nothing tells.
+    pub others: Option<u64>,
 }
 
 impl Finding {
@@ -159,12 +161,8 @@ impl Finding {
         what: impl Into<String>,
     ) -> Finding {
         let (file, what) = (file.into(), what.into());
-        Finding { grade, kind, file, range, what, gone: Vec::new(), told: Told::ByHint }
-    }
-
-    /// Whether records may have been lost that are not in [`Finding::gone`].
-    pub fn is_vague(&self) -> bool {
-        self.told == Told::InPart
+        let (gone, told) = (Vec::new(), Told::ByHint);
+        Finding { grade, kind, file, range, what, gone, told, others: Some(0) }
     }
 }
 
@@ -197,5 +195,10 @@ impl Report {
     /// The records whose loss is one: no newer one of their key is sound.
     pub fn lost(&self) -> impl Iterator<Item = &Gone> {
         self.damage().flat_map(|finding| &finding.gone).filter(|gone| !gone.superseded)
+    }
+
+    /// How many records beside them may be gone: at most so many; `None`: nothing tells.
+    pub fn others(&self) -> Option<u64> {
+        self.damage().map(|finding| finding.others).sum()
     }
 }

@@ -2,9 +2,9 @@
 //! is told. Nothing is ever deleted: what goes aside is in `quarantine/TIME/` with its old name.
 //!
 //! Thread: the caller, who gets the directory's lock. A repair can be interrupted at any moment and
-//! made again: first all that goes aside gets its second name there, then new segments are written,
-//! then one rename of the manifest puts them in place of the damaged ones, and only then the old
-//! names go. After it, a check finds no damage, and the store opens.
+//! made again: first all that goes aside gets its second name there, with a report of what was found,
+//! then new segments are written, then one rename of the manifest puts them in place of the damaged
+//! ones, and only then the old names go. After it, a check finds no damage, and the store opens.
 //!
 //! What is promised: every record that a check calls sound is there afterwards. A key whose newest
 //! record is gone, as far as hints or the damaged headers tell which, is not there, and no older value
@@ -15,6 +15,7 @@
 mod plan;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,11 @@ use plan::{Keep, Plan};
 
 /// The directory, in the store's, that things are put aside in.
 pub const QUARANTINE: &str = "quarantine";
+/// What was found and done, beside the files that were put aside.
+pub const REPORT: &str = "report.json";
+
+/// Puts a report into words, for a file.
+pub type Describe<'d> = dyn Fn(&Repaired) -> Result<String> + 'd;
 
 /// What was done.
 #[derive(Debug, Clone)]
@@ -56,12 +62,14 @@ pub struct Repaired {
 }
 
 /// Mends the store in `dir`, or only tells what it would do. An error means that it stopped on the
-/// way; it may be tried again.
+/// way; it may be tried again. What `describe` says is kept before anything is changed, as a later
+/// check cannot tell any more what was lost, and again at the end.
 pub fn repair(
     fs: &Arc<dyn Fs>,
     dir: &Path,
     dry_run: bool,
     progress: &Progress,
+    describe: &Describe<'_>,
 ) -> Result<Repaired> {
     let _held = match dry_run {
         true => lock_to_look(&**fs, dir)?,
@@ -84,11 +92,14 @@ pub fn repair(
         return Ok(repaired);
     }
     let work = Work { fs, dir, found: &found, plan: &plan };
-    repaired.quarantine = Some(work.link_aside()?);
+    let aside = work.link_aside()?;
+    repaired.quarantine = Some(aside.clone());
+    work.write_report(&aside, &describe(&repaired)?)?;
     let new = work.write_segments(&mut repaired.salvaged)?;
     work.switch(new)?;
     work.unlink()?;
     repaired.after = Some(survey(fs, dir, &Progress::default())?.report);
+    work.write_report(&aside, &describe(&repaired)?)?;
     Ok(repaired)
 }
 
@@ -120,6 +131,24 @@ impl Work<'_> {
             self.fs.sync_dir(dir).map_err(doing())?;
         }
         Ok(aside)
+    }
+
+    /// Keeps a report with what is aside, durably; it takes the place of an earlier one.
+    fn write_report(&self, aside: &Path, text: &str) -> Result<()> {
+        let path = aside.join(REPORT);
+        let temporary = filename::temporary(&path);
+        let write = || {
+            match self.fs.remove(&temporary) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = self.fs.create(&temporary)?;
+            file.write_all_at(text.as_bytes(), 0)?;
+            file.sync_data()?;
+            self.fs.rename(&temporary, &path)?;
+            self.fs.sync_dir(aside)
+        };
+        write().map_err(KvsError::io(format!("write {}", path.display())))
     }
 
     fn unused_name(&self, all: &Path) -> PathBuf {
