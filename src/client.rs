@@ -142,7 +142,8 @@ impl Client {
     }
 
     /// All keys that start with `prefix` and their values, in key order where the server has one.
-    /// Where it has none, a key that is there throughout is seen at least once.
+    /// Where it has none, a key that is there throughout is seen at least once. They are those of the
+    /// connection's database, which the entries do not tell.
     pub fn walk(&mut self, prefix: impl Into<Vec<u8>>) -> Walk<'_> {
         Walk::new(self, prefix.into())
     }

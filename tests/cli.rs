@@ -161,6 +161,27 @@ fn dumps_can_be_loaded(subject: &Subject, copy: &Subject) {
     assert_eq!(dump.text(), lines.concat());
     assert_well(&dump, "dumped 3013 keys in ");
 
+    // Databases behind one another, each in key order; mixed on their way in.
+    let others: Vec<String> = [3, 15, 3, 0, 15]
+        .iter()
+        .enumerate()
+        .map(|(i, n)| format!("{{\"key\":\"z{i}\",\"value\":\"{n}\",\"database\":{n}}}\n"))
+        .collect();
+    assert_well(&subject.run_with(&["load"], others.concat()), "loaded 5 keys in ");
+    let zs = subject.run(&["dump", "--prefix", "z"]);
+    let in_0 = "{\"key\":\"z3\",\"value\":\"0\"}\n";
+    let sorted = [in_0, &others[0], &others[2], &others[1], &others[4]];
+    assert_eq!(zs.text(), sorted.concat());
+    assert_eq!(subject.ok(&["rm", "z3"]), "");
+    let beyond =
+        "{\"key\":\"y\",\"value\":\"\"}\n{\"key\":\"y2\",\"value\":\"\",\"database\":16}\n";
+    assert_fails(&subject.run_with(&["load"], beyond), 1, "standard input:2: ");
+    assert_eq!(subject.run(&["dump", "--prefix", "y"]).text(), "{\"key\":\"y\",\"value\":\"\"}\n");
+    assert_eq!(subject.ok(&["rm", "y"]), "");
+    let dump = subject.run(&["dump"]);
+    let all = [&lines.concat()[..], &others[0], &others[2], &others[1], &others[4]].concat();
+    assert_eq!(dump.text(), all);
+
     for prefix in ["(", "[", "+", "-", "user:", "user:29", "~*", "~", "nothing", "*"] {
         let start = format!("{{\"key\":\"{prefix}");
         let expected: String =
@@ -172,10 +193,10 @@ fn dumps_can_be_loaded(subject: &Subject, copy: &Subject) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &dump.stdout).unwrap();
     let file = file.path().to_str().unwrap();
-    assert_well(&copy.run(&["load", file]), "loaded 3013 keys in ");
+    assert_well(&copy.run(&["load", file]), "loaded 3017 keys in ");
     assert_eq!(copy.run(&["dump"]).stdout, dump.stdout);
     assert_eq!(copy.ok(&["rm", "use"]), "");
-    assert_well(&copy.run(&["load", file]), "loaded 3013 keys in ");
+    assert_well(&copy.run(&["load", file]), "loaded 3017 keys in ");
 }
 
 fn a_bad_line_stops_a_load(subject: &Subject) {
@@ -226,7 +247,33 @@ fn kvs_works_in_the_current_directory_by_default() {
     assert!(status.unwrap().success());
     assert_eq!(Subject::kvs(dir.path()).ok(&["get", "k"]), "v\n");
     let inner = Subject::kvs(&dir.path().join("made/on/the/way"));
-    assert_eq!(inner.ok(&["get", "k"]), "Key not found\n");
+    assert_eq!(inner.ok(&["set", "k", "v"]), "");
+    assert_eq!(inner.ok(&["get", "k"]), "v\n");
+}
+
+/// A store that is only looked at is not made: the directory may be a mistyped one.
+#[test]
+fn kvs_makes_a_store_only_to_put_something_into_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for place in [dir.path().join("typo"), empty.clone()] {
+        let kvs = Subject::kvs(&place);
+        for (word, code) in [("get", 0), ("rm", 1)] {
+            let outcome = kvs.run(&[word, "k"]);
+            assert_eq!((outcome.code, outcome.text()), (Some(code), "Key not found\n"), "{word}");
+            assert!(outcome.stderr.starts_with("kvs: there is no store in "), "{outcome:?}");
+        }
+        let copy = dir.path().join("copy");
+        for words in [&["dump"][..], &["compact"], &["backup", copy.to_str().unwrap()]] {
+            assert_fails(&kvs.run(words), 1, "there is no store in ");
+        }
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!((left, std::fs::read_dir(&empty).unwrap().count()), (vec![empty.clone()], 0));
+    // Of another engine there is one, and it is not to be taken for an empty one.
+    std::fs::write(empty.join("ENGINE"), "memory\n").unwrap();
+    assert_fails(&Subject::kvs(&empty).run(&["get", "k"]), 1, "'memory'");
 }
 
 #[test]
@@ -298,7 +345,35 @@ fn kvs_checks() {
         }],
     }]);
     assert_eq!(json["findings"], expected);
+    // Neither a hint nor the record tells its key any more.
+    std::fs::remove_file(dir.path().join("00000001.hint")).unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[40..60].fill(0xff);
+    std::fs::write(&log, bytes).unwrap();
+    let outcome = kvs.run(&["check"]);
+    assert!(outcome.text().contains("\n  at most 1 record can have been there; "), "{outcome:?}");
+    assert!(outcome.text().contains(": damage in 1 place, at most 1 key lost; "), "{outcome:?}");
     assert_fails(&kvs.run(&["check", "extra"]), 2, "usage: ");
+}
+
+/// Who has no backup wants to have what is left.
+#[test]
+fn kvs_dumps_what_is_not_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let kvs = Subject::kvs(dir.path());
+    for key in ["a", "b\n", "c"] {
+        assert_eq!(kvs.ok(&["set", key, "value"]), "");
+    }
+    let log = dir.path().join("00000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[place(&log, "b\nvalue") + 3] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let outcome = kvs.run(&["dump"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let line = |key: &str| format!("{{\"key\":\"{key}\",\"value\":\"value\"}}\n");
+    assert_eq!(outcome.text(), [line("a"), line("c")].concat());
+    assert!(outcome.stderr.starts_with("kvs: key \"b\\n\": damaged: "), "{outcome:?}");
+    assert!(outcome.stderr.contains("dumped 2 keys in "), "{outcome:?}");
 }
 
 #[test]
@@ -345,14 +420,6 @@ fn kvs_repairs() {
     let quarantine = Path::new(json["quarantine"].as_str().unwrap());
     assert_eq!(std::fs::read(quarantine.join("00000001.log")).unwrap(), bytes);
     let report = std::fs::read_to_string(quarantine.join("report.json")).unwrap();
-    // Neither a hint nor the record tells its key any more.
-    std::fs::remove_file(dir.path().join("00000001.hint")).unwrap();
-    let mut bytes = std::fs::read(&log).unwrap();
-    bytes[40..60].fill(0xff);
-    std::fs::write(&log, bytes).unwrap();
-    let outcome = kvs.run(&["check"]);
-    assert!(outcome.text().contains("\n  at most 1 record can have been there; "), "{outcome:?}");
-    assert!(outcome.text().contains(": damage in 1 place, at most 1 key lost; "), "{outcome:?}");
     assert_eq!(report, outcome.text());
     // Neither the damaged value nor the one before it.
     assert_eq!(kvs.ok(&["get", "color"]), "Key not found\n");
@@ -374,10 +441,36 @@ fn kvs_says_that_a_full_disk_took_no_output() {
 fn client_explains_itself_and_refuses_wrong_words() {
     the_version_and_the_help_are_printed(CLIENT);
     wrong_words_are_refused(CLIENT);
-    for addr in ["nonsense", "127.0.0.1", "127.0.0.1:99999", "localhost:x", ""] {
+    for addr in [
+        "nonsense",
+        "127.0.0.1",
+        "127.0.0.1:99999",
+        "localhost:x",
+        "",
+        ":4000",
+        "::1:4000",
+        "a:b:1",
+    ] {
         let flag = format!("--addr={addr}");
-        assert_fails(&run(CLIENT, &["get", "k", &flag], ""), 2, "IP:PORT");
-        assert_fails(&run(CLIENT, &[&flag, "get", "k"], ""), 2, "IP:PORT");
+        assert_fails(&run(CLIENT, &["get", "k", &flag], ""), 2, "HOST:PORT");
+        assert_fails(&run(CLIENT, &[&flag, "get", "k"], ""), 2, "HOST:PORT");
+    }
+    let outcome = run(CLIENT, &["get", "k", "--addr", "no-such-host.invalid:4000"], "");
+    assert_fails(&outcome, 1, "cannot find no-such-host.invalid:4000: ");
+}
+
+#[test]
+fn client_finds_servers_by_name() {
+    let server = Server::start(&[]);
+    server.client().set("k", "v").unwrap();
+    let addr = format!("localhost:{}", server.addr().port());
+    assert_eq!(run(CLIENT, &["get", "k", "--addr", &addr], "").text(), "v\n");
+    // Not every machine has IPv6.
+    if TcpListener::bind("[::1]:0").is_ok() {
+        let server = Server::start(&["--addr", "[::1]:0"]);
+        server.client().set("k", "six").unwrap();
+        let addr = format!("[::1]:{}", server.addr().port());
+        assert_eq!(run(CLIENT, &["get", "k", "--addr", &addr], "").text(), "six\n");
     }
 }
 

@@ -221,13 +221,14 @@ pub fn json_entries(data: &[u8]) {
     let mut input = Input(data);
     let (key, value) = (input.bytes(64).to_vec(), input.bytes(255).to_vec());
     let expires_at = (input.byte() & 1 != 0).then(|| input.long());
-    let entry = JsonEntry { key, value, expires_at };
+    let entry = JsonEntry { database: input.byte(), key, value, expires_at };
     assert_eq!(written(&entry), entry);
 }
 
 fn written(entry: &JsonEntry) -> JsonEntry {
     let mut line = Vec::new();
-    write_json_entry(&entry.key, &entry.value, entry.expires_at, &mut line);
+    let (key, value) = (&entry.key, &entry.value);
+    write_json_entry(entry.database, key, value, entry.expires_at, &mut line);
     assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
     JsonEntry::from_line(&line).unwrap()
 }

@@ -140,7 +140,7 @@ impl<'c> Walk<'c> {
             return Err(unexpected("MGET", &"another number of values than was asked for"));
         }
         let entries = keys.into_iter().zip(values).filter_map(|(key, value)| match value {
-            Value::Bulk(value) => Some(Ok(JsonEntry { key, value, expires_at: None })),
+            Value::Bulk(value) => Some(Ok(JsonEntry { database: 0, key, value, expires_at: None })),
             Value::Null => None,
             other => Some(Err(unexpected("MGET", &other))),
         });
@@ -194,7 +194,7 @@ fn pairs(parts: Vec<Value>) -> Result<Vec<JsonEntry>> {
     while let Some(key) = parts.next() {
         match (key, parts.next()) {
             (Value::Bulk(key), Some(Value::Bulk(value))) => {
-                entries.push(JsonEntry { key, value, expires_at: None });
+                entries.push(JsonEntry { database: 0, key, value, expires_at: None });
             }
             other => return Err(unexpected("PREFIX", &other)),
         }

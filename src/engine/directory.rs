@@ -92,6 +92,18 @@ pub(super) fn lock_to_look(fs: &dyn Fs, dir: &Path) -> Result<Option<Lock>> {
     }
 }
 
+/// Whether somebody has made a store in a directory. One that cannot be looked at may have one.
+pub fn has_store(fs: &dyn Fs, dir: &Path) -> bool {
+    let is_of_one = |name: &String| {
+        let is_segment = matches!(filename::kind(name), filename::Kind::Segment(_));
+        is_segment || [filename::MANIFEST, filename::ENGINE].contains(&name.as_str())
+    };
+    match fs.list(dir) {
+        Ok(names) => names.iter().any(is_of_one),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
+}
+
 /// The engine that made a directory. One whose name a crash left unfinished is told by nobody.
 pub(super) fn made_by(fs: &dyn Fs, dir: &Path) -> std::io::Result<Option<String>> {
     match fs.read(&dir.join(filename::ENGINE)) {

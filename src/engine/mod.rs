@@ -63,7 +63,7 @@ pub use backup::{BackupStatus, Backups};
 pub use batch::Batch;
 pub use commit::WriteJob;
 pub use core::DATABASES;
-pub use directory::name_engine;
+pub use directory::{has_store, name_engine};
 pub use memory::MemoryEngine;
 pub use options::Options;
 pub use range::{Range, behind_prefix};

@@ -4,6 +4,7 @@
 //! {"key":"k","value":"v"}
 //! {"key":"k","value":{"base64":"/w=="}}                  bytes that are no UTF-8
 //! {"key":"k","value":"v","expires_at":1893456000000}     milliseconds since 1970
+//! {"key":"k","value":"v","database":3}                   left out: 0
 //! ```
 //!
 //! One entry a line, in UTF-8. What is written can be read back to the byte. When reading, a number
@@ -18,6 +19,8 @@ use super::json_reply::write_json_bytes;
 /// A key with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonEntry {
+    /// The database.
+    pub database: u8,
     /// The key.
     pub key: Vec<u8>,
     /// The value.
@@ -35,6 +38,8 @@ struct Line<'a> {
     value: &'a RawValue,
     #[serde(default, deserialize_with = "present")]
     expires_at: Option<u64>,
+    #[serde(default)]
+    database: u8,
 }
 
 impl JsonEntry {
@@ -47,6 +52,7 @@ impl JsonEntry {
             key: word("key", line.key)?,
             value: word("value", line.value)?,
             expires_at: line.expires_at,
+            database: line.database,
         })
     }
 }
@@ -58,7 +64,13 @@ fn word(name: &str, json: &RawValue) -> Result<Vec<u8>, String> {
 }
 
 /// Appends the line of an entry, its line end included.
-pub fn write_json_entry(key: &[u8], value: &[u8], expires_at: Option<u64>, out: &mut Vec<u8>) {
+pub fn write_json_entry(
+    database: u8,
+    key: &[u8],
+    value: &[u8],
+    expires_at: Option<u64>,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"{\"key\":");
     write_json_bytes(key, out);
     out.extend_from_slice(b",\"value\":");
@@ -66,6 +78,10 @@ pub fn write_json_entry(key: &[u8], value: &[u8], expires_at: Option<u64>, out: 
     if let Some(expires_at) = expires_at {
         out.extend_from_slice(b",\"expires_at\":");
         out.extend_from_slice(itoa::Buffer::new().format(expires_at).as_bytes());
+    }
+    if database != 0 {
+        out.extend_from_slice(b",\"database\":");
+        out.extend_from_slice(itoa::Buffer::new().format(database).as_bytes());
     }
     out.extend_from_slice(b"}\n");
 }
@@ -75,7 +91,7 @@ mod tests {
     use super::*;
 
     fn entry(key: &[u8], value: &[u8], expires_at: Option<u64>) -> JsonEntry {
-        JsonEntry { key: key.into(), value: value.into(), expires_at }
+        JsonEntry { database: 0, key: key.into(), value: value.into(), expires_at }
     }
 
     #[test]
@@ -91,9 +107,14 @@ mod tests {
                 entry(b"\xff", b"\xff\0", Some(u64::MAX)),
                 r#"{"key":{"base64":"/w=="},"value":{"base64":"/wA="},"expires_at":18446744073709551615}"#,
             ),
+            (
+                JsonEntry { database: 15, ..entry(b"k", b"v", Some(1)) },
+                r#"{"key":"k","value":"v","expires_at":1,"database":15}"#,
+            ),
         ] {
             let mut out = Vec::new();
-            write_json_entry(&entry.key, &entry.value, entry.expires_at, &mut out);
+            let (key, value) = (&entry.key, &entry.value);
+            write_json_entry(entry.database, key, value, entry.expires_at, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), format!("{line}\n"));
             assert_eq!(JsonEntry::from_line(&out), Ok(entry));
         }
@@ -121,6 +142,7 @@ mod tests {
             (r#"{"key":"k","value":{"base64":"?"}}"#, "\"value\" is no valid base64"),
             (r#"{"key":"k","value":"v","expires_at":-1}"#, "-1"),
             (r#"{"key":"k","value":"v","expires_at":null}"#, "null"),
+            (r#"{"key":"k","value":"v","database":256}"#, "256"),
             (r#"{"key":"k","value":"v"} {}"#, "trailing characters"),
             ("{\"key\":\"k\"\r\n", "EOF while parsing an object at column 10"),
             ("k v", "expected value at column 1"),

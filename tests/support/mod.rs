@@ -85,7 +85,10 @@ impl Server {
     /// In `dir`. Returns once it answers; panics with its log if it does not.
     pub fn start_in(dir: &Path, flags: &[&str]) -> Server {
         let mut command = Command::new(program!("kvs-server"));
-        command.args(["--addr", "127.0.0.1:0", "--dir"]).arg(dir).args(flags);
+        if !flags.contains(&"--addr") {
+            command.args(["--addr", "127.0.0.1:0"]);
+        }
+        command.arg("--dir").arg(dir).args(flags);
         let streams = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = streams.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());

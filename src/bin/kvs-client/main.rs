@@ -5,7 +5,7 @@ mod bulk;
 mod shared;
 mod show;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use kvs::client::{Client, Timeouts};
 use kvs::protocol::Value;
+use kvs::{KvsError, Result as KvsResult};
 
 use shared::{Done, Output, Stop, Word};
 
@@ -26,7 +27,7 @@ const PASSWORD: &str = "KVS_PASSWORD";
 const EXAMPLES: &str = "\
 Examples:
   kvs-client set name Ada
-  kvs-client get name --addr 192.0.2.7:4000
+  kvs-client get name --addr db.example:4000
   kvs-client set -- -key -value             words that begin with '-' come after '--'
   kvs-client call incrby visits 10          any command of the server
   kvs-client dump > all.jsonl               every key and value, one JSON line each
@@ -43,11 +44,11 @@ struct Args {
     #[arg(
         long,
         global = true,
-        value_name = "IP:PORT",
+        value_name = "HOST:PORT",
         default_value = "127.0.0.1:4000",
         value_parser = address
     )]
-    addr: SocketAddr,
+    addr: String,
     /// What to log in with; rather in the variable KVS_PASSWORD, as flags are seen by all.
     #[arg(long, global = true, value_name = "PASSWORD")]
     password: Option<String>,
@@ -86,8 +87,8 @@ enum Command {
     /// Print all keys and values in key order, as JSON lines.
     ///
     /// {"key":"k","value":"v"}, and {"base64":"..."} in place of a string that is no UTF-8;
-    /// "expires_at" (milliseconds since 1970) where a key ends. The server goes on meanwhile: a key
-    /// that changes is printed as it was or as it is.
+    /// "expires_at" (milliseconds since 1970) where a key ends, "database" where it is not in
+    /// database 0. The server goes on meanwhile: a key that changes is printed as it was or as it is.
     Dump {
         /// Only the keys that start with this.
         #[arg(long, value_name = "P", default_value = "")]
@@ -104,8 +105,22 @@ enum Command {
     },
 }
 
-fn address(word: &str) -> Result<SocketAddr, String> {
-    word.parse().map_err(|_| "an address is IP:PORT, as in 127.0.0.1:4000".to_owned())
+/// Checks the form only: a name is looked up when it is needed.
+fn address(word: &str) -> Result<String, String> {
+    let is_name = |host: &str| !host.is_empty() && !host.contains([':', '[', ']']);
+    let named = word
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| is_name(host) && port.parse::<u16>().is_ok());
+    if named || word.parse::<SocketAddr>().is_ok() {
+        return Ok(word.to_owned());
+    }
+    Err("an address is HOST:PORT, as in 127.0.0.1:4000, localhost:4000 or [::1]:4000".into())
+}
+
+/// Connects to the first address of a host that answers.
+fn connect(addr: &str) -> KvsResult<Client> {
+    let found = addr.to_socket_addrs().map_err(KvsError::io(format!("cannot find {addr}")))?;
+    Client::connect_with(&found.collect::<Vec<_>>()[..], TIMEOUTS)
 }
 
 fn main() -> ExitCode {
@@ -113,7 +128,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Done, Stop> {
-    let mut client = Client::connect_with(args.addr, TIMEOUTS)?;
+    let mut client = connect(&args.addr)?;
     if let Some(password) = args.password.or_else(|| std::env::var(PASSWORD).ok()) {
         client.command(&["AUTH", &password])?;
     }
@@ -126,7 +141,7 @@ fn run(args: Args) -> Result<Done, Stop> {
             Output::line(b"PONG")?;
         }
         Command::Call { words } => call(&mut client, &words)?,
-        Command::Dump { prefix } => bulk::dump(&mut client, prefix.0)?,
+        Command::Dump { prefix } => bulk::dump(&mut client, &prefix.0)?,
         Command::Load { file } => bulk::load(&mut client, &file)?,
     }
     Ok(Done::Well)

@@ -1,5 +1,6 @@
 //! The store in a directory, without a server.
 
+mod bulk;
 mod check;
 mod repair;
 #[path = "../shared/mod.rs"]
@@ -7,24 +8,17 @@ mod shared;
 mod watch;
 
 use std::io::Write as _;
-use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use indicatif::HumanBytes;
-use kvs::engine::{Options, Patience, ReadError, View, behind_prefix, record};
-use kvs::protocol::{JsonEntry, write_json_entry};
+use kvs::engine::fs::OsFs;
+use kvs::engine::{Options, has_store};
 use kvs::{KvStore, KvsError};
 
-use shared::{Done, Output, Progress, Source, Stop, Word};
-
-/// A batch of loaded keys is written when it has so many bytes of keys and values: then the sync
-/// costs little beside the writing.
-const BATCH_BYTES: usize = 1 << 20;
-/// Or so many keys.
-const BATCH_KEYS: usize = 8192;
+use shared::{Done, Output, Stop, Word};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,8 +32,8 @@ Examples:
   kvs repair --dir /var/lib/kvs    put aside what is not
   kvs backup copy                  a copy that shares the disk space
 
-The directory is made if it is not there. While a server has it open, this program waits some
-seconds and gives up: use kvs-client then.
+set and load make the directory if it is not there. While a server has it open, this program waits
+some seconds and gives up: use kvs-client then.
 
 Exit codes: 0 done (also: get found no key), 1 failed (also: rm found no key, check found damage),
 2 wrong words or flags (also: check could not begin).";
@@ -78,7 +72,8 @@ enum Command {
     /// Read everything and tell what is not as it was written; nothing is changed.
     ///
     /// Exit code 0: all is sound; 1: there is damage; 2: nothing can be told. While a server has the
-    /// directory, it cannot be checked: the server reads all by itself, see its --scrub-rate.
+    /// directory, it cannot be checked: the server reads all by itself, see its --scrub-rate. A backup
+    /// can. What --json prints is in docs/reliability.md.
     Check {
         /// One JSON document in place of lines for people.
         #[arg(long)]
@@ -111,7 +106,8 @@ enum Command {
     /// Print all keys and values in key order, as JSON lines.
     ///
     /// {"key":"k","value":"v"}, and {"base64":"..."} in place of a string that is no UTF-8;
-    /// "expires_at" (milliseconds since 1970) where a key ends.
+    /// "expires_at" (milliseconds since 1970) where a key ends, "database" where it is not in
+    /// database 0. A damaged key is named on stderr, the others are printed, and the exit code is 1.
     Dump {
         /// Only the keys that start with this.
         #[arg(long, value_name = "P", default_value = "")]
@@ -144,6 +140,10 @@ fn run(args: Args) -> Result<Done, Stop> {
 }
 
 fn on_store(dir: &Path, command: Command) -> Result<Done, Stop> {
+    let may_make_one = matches!(command, Command::Set { .. } | Command::Load { .. });
+    if !may_make_one && !has_store(&OsFs, dir) {
+        return without_store(dir, &command);
+    }
     // No read workers: nothing in here uses them.
     let store = Options::new(dir).readers(0).open().map_err(|error| match error {
         KvsError::Locked { .. } => shared::failure(format!("{error}; use kvs-client, or stop it")),
@@ -154,12 +154,25 @@ fn on_store(dir: &Path, command: Command) -> Result<Done, Stop> {
         Command::Get { key } => get(&store, &key)?,
         Command::Rm { key } => return remove(&store, key),
         Command::Compact => compact(&store, dir)?,
-        Command::Dump { prefix } => dump(&store, prefix.as_ref())?,
-        Command::Load { file } => load(&store, &file)?,
+        Command::Dump { prefix } => return bulk::dump(&store, prefix.as_ref()),
+        Command::Load { file } => bulk::load(&store, &file)?,
         Command::Backup { dest } => backup(&store, &dest)?,
         Command::Check { .. } | Command::Repair { .. } => {}
     }
     Ok(Done::Well)
+}
+
+/// Where there is no store there is no key, and none is made: the directory may be a mistyped one.
+fn without_store(dir: &Path, command: &Command) -> Result<Done, Stop> {
+    let missing = shared::failure(format!("there is no store in {}", dir.display()));
+    let done = match command {
+        Command::Get { .. } => Done::Well,
+        Command::Rm { .. } => Done::InVain,
+        _ => return Err(missing.into()),
+    };
+    eprintln!("kvs: {missing}");
+    Output::line(b"Key not found")?;
+    Ok(done)
 }
 
 fn get(store: &KvStore, key: &Word) -> Result<(), Stop> {
@@ -199,84 +212,4 @@ fn backup(store: &KvStore, dest: &Path) -> Result<(), Stop> {
     let seconds = began.elapsed().as_secs_f64();
     eprintln!("backed up {} to {} in {seconds:.1} s", HumanBytes(bytes), dest.display());
     Ok(())
-}
-
-fn dump(store: &KvStore, prefix: &[u8]) -> Result<(), Stop> {
-    let (mut output, mut progress) = (Output::new(), Progress::of_output());
-    let (mut line, mut keys, mut outcome) = (Vec::new(), 0, Ok(()));
-    let end = behind_prefix(prefix);
-    let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
-    // Nobody else changes the store, so what a key has now is what it had in the snapshot; its
-    // expiry is only to be had by a look-up.
-    store.reader().snapshot(0).keys(range, |key| {
-        line.clear();
-        outcome = append_line(&store.reader().view(), key, &mut line).and_then(|()| {
-            if !line.is_empty() {
-                keys += 1;
-                progress.advance(line.len());
-            }
-            output.write(&line)
-        });
-        if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    outcome?;
-    output.flush()?;
-    progress.sum_up("dumped", keys);
-    Ok(())
-}
-
-/// Appends a key's line; nothing if it expired meanwhile.
-fn append_line(view: &View<'_>, key: &[u8], line: &mut Vec<u8>) -> Result<(), Stop> {
-    match view.get(0, key, Patience::MayWait) {
-        Ok(Some(value)) => write_json_entry(key, &value.bytes, value.expires_at, line),
-        Ok(None) | Err(ReadError::NotResident) => {}
-        Err(ReadError::Failed(error)) => return Err(Stop::Failed(error)),
-    }
-    Ok(())
-}
-
-fn load(store: &KvStore, file: &Path) -> Result<(), Stop> {
-    let mut source = Source::open(file)?;
-    let mut loaded = 0;
-    let outcome = load_batches(store, &mut source, &mut loaded);
-    Ok(source.finish(outcome, loaded)?)
-}
-
-/// Counts in `loaded` what is durable.
-fn load_batches(store: &KvStore, source: &mut Source, loaded: &mut u64) -> kvs::Result<()> {
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    loop {
-        let next = next_storable(source);
-        if let Ok(Some(entry)) = next {
-            bytes += entry.key.len() + entry.value.len();
-            batch.push(entry);
-            if bytes < BATCH_BYTES && batch.len() < BATCH_KEYS {
-                continue;
-            }
-            *loaded += write(store, std::mem::take(&mut batch))?;
-            bytes = 0;
-            continue;
-        }
-        *loaded += write(store, batch)?;
-        return next.map(drop);
-    }
-}
-
-/// The next entry, refused with its place if the store cannot hold it.
-fn next_storable(source: &mut Source) -> kvs::Result<Option<JsonEntry>> {
-    let Some(entry) = source.next_entry()? else { return Ok(None) };
-    match record::check_lengths(entry.key.len(), entry.value.len()) {
-        Ok(()) => Ok(Some(entry)),
-        Err(error) => Err(source.refusal(source.number(), error)),
-    }
-}
-
-/// Writes a batch: all of it or nothing. Its number of keys.
-fn write(store: &KvStore, batch: Vec<JsonEntry>) -> Result<u64, KvsError> {
-    store.update(move |txn| {
-        for entry in &batch {
-            txn.put(0, &entry.key, &entry.value, entry.expires_at)?;
-        }
-        Ok(batch.len() as u64)
-    })
 }
