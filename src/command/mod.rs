@@ -43,6 +43,7 @@ mod operations;
 mod options;
 mod ordered;
 mod rdb;
+mod scripts;
 mod server;
 mod slowlog;
 mod string;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::{
     Keys, Run, acl, backup, bitfield, bits, client, connection, counter, dump, expire, help,
-    introspection, keys, latency, lcs, lookup, memory, operations, ordered, server, slowlog,
-    string, transaction,
+    introspection, keys, latency, lcs, lookup, memory, operations, ordered, scripts, server,
+    slowlog, string, transaction,
 };
 use crate::protocol::Args;
 
@@ -26,6 +26,8 @@ pub enum Group {
     Connection,
     /// The server as a whole.
     Server,
+    /// The scripts that there are not.
+    Scripting,
     /// The cluster that this is not.
     Cluster,
 }
@@ -41,6 +43,7 @@ impl Group {
             Group::Transaction => "transactions",
             Group::Connection => "connection",
             Group::Server => "server",
+            Group::Scripting => "scripting",
             Group::Cluster => "cluster",
         }
     }
@@ -224,6 +227,7 @@ pub(super) static FAMILIES: &[&[Command]] = &[
     latency::COMMANDS,
     memory::COMMANDS,
     operations::COMMANDS,
+    scripts::COMMANDS,
     acl::COMMANDS,
     backup::COMMANDS,
     help::COMMANDS,

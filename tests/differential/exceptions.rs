@@ -49,6 +49,8 @@ pub const LOOSELY: &[(&str, How, &str)] = &[
     ("latency|help", How::AnyReply, "help is in our own words"),
     ("memory|help", How::AnyReply, "help is in our own words"),
     ("acl|help", How::AnyReply, "help is in our own words"),
+    ("script|help", How::AnyReply, "help is in our own words"),
+    ("function|help", How::AnyReply, "help is in our own words"),
     ("latency|doctor", How::AnyReply, "its text is our own"),
     ("config|help", How::AnyReply, "help is in our own words"),
     ("command|help", How::AnyReply, "help is in our own words"),

@@ -26,7 +26,9 @@ bitfield_ro K G|bitfield_ro K G G|bitfield_ro K W|\
 move K a|move K b|swapdb a b|select a|select b|flushdb|flushall async|flushdb V|\
 multi|multi|exec|exec|exec|discard|watch K|watch K K|unwatch|\
 ping|ping V|echo V|client setname K|client getname|hello V|hello J V V|auth V|auth V V|time|command getkeys K K|\
-command getkeys set K V|command getkeys mset KV*|nosuch K|K V";
+command getkeys set K V|command getkeys mset KV*|nosuch K|K V|\
+script exists V*|script flush|script flush V|function flush|function flush V|function list|\
+function list V V";
 
 /// Words of options and numbers that any command may get where they do not belong. No number of
 /// them is a short time: no key is to end while it is compared.
