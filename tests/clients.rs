@@ -134,6 +134,13 @@ fn connections_are_listed_from_any_loop() {
         "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem \
          multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp"
     );
+    // Of itself it tells how it is in the middle of the turn: what has arrived, what was chosen.
+    assert_eq!(field(&info, "qbuf"), "26", "{info}");
+    clients[1].send(&["SELECT", "6"]);
+    clients[1].send(&["CLIENT", "INFO"]);
+    clients[1].flush().unwrap();
+    assert_eq!(clients[1].receive().unwrap(), ok());
+    assert_eq!(field(&text(clients[1].receive().unwrap()), "db"), "6");
     let both = text(says(&mut clients[0], &format!("client list id {id} 123456 {id}")));
     assert_eq!(both.lines().count(), 2);
     drop(clients.pop());
@@ -172,6 +179,10 @@ fn connections_are_killed_from_any_loop() {
     others.iter_mut().for_each(|client| drop(says(client, "ping")));
     let Value::Integer(killed) = says(&mut killer, &me) else { panic!("CLIENT KILL") };
     assert!(killed >= 3, "{killed}");
+    // Nor is any of them told of.
+    assert_eq!(text(says(&mut killer, "client list")).lines().count(), 1);
+    let clients = text(says(&mut killer, "info clients"));
+    assert!(clients.contains("connected_clients:1\r\n"), "{clients}");
     assert!(others.iter_mut().all(|client| client.call(&["PING"]).is_err()));
     // It counts itself if told to, and hears of it.
     assert_eq!(says(&mut killer, &format!("{me} skipme no")), Value::Integer(1));

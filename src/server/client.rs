@@ -52,6 +52,7 @@ impl Client for LocalClient<'_> {
     }
 
     fn list(&self, filter: &ClientFilter) -> String {
+        self.state.tell_of_turn();
         self.shared.registry.list(filter)
     }
 

@@ -98,8 +98,7 @@ fn server(shared: &Shared, text: &mut String) {
 }
 
 fn clients(shared: &Shared, text: &mut String) {
-    let open = shared.reactor_stats.get().map_or(0, |stats| stats.counts().open);
-    put(text, "connected_clients", open);
+    put(text, "connected_clients", shared.registry.connected());
     put(text, "cluster_connections", 0);
     put(text, "maxclients", shared.config.live.max_clients.get());
     put(text, "blocked_clients", shared.registry.held());

@@ -156,11 +156,14 @@ impl Entry {
         )
     }
 
+    /// Whether it is one of those that are meant. A killed one is gone, though its loop may have yet to
+    /// close it.
     fn matches(&self, filter: &ClientFilter, me: u64) -> bool {
         let is = |wanted: &Option<String>, addr: std::net::SocketAddr| {
             wanted.as_ref().is_none_or(|wanted| *wanted == addr.to_string())
         };
-        filter.number.is_none_or(|number| number == self.number)
+        !self.is_killed()
+            && filter.number.is_none_or(|number| number == self.number)
             && is(&filter.addr, self.peer.addr)
             && is(&filter.laddr, self.peer.local)
             && filter.normal
@@ -254,10 +257,18 @@ impl Registry {
         lines.collect()
     }
 
+    fn count(&self, is: impl Fn(&Entry) -> bool) -> usize {
+        lock(&self.entries).values().filter(|entry| !entry.is_killed() && is(entry)).count()
+    }
+
+    /// How many there are.
+    pub fn connected(&self) -> usize {
+        self.count(|_| true)
+    }
+
     /// How many have requests that are held back.
     pub fn held(&self) -> usize {
-        let is_held = |entry: &&Arc<Entry>| entry.marks.load(Relaxed) & HELD != 0;
-        lock(&self.entries).values().filter(is_held).count()
+        self.count(|entry| entry.marks.load(Relaxed) & HELD != 0)
     }
 
     /// Ends those that match: each answers no request from now on and is closed by its loop. Who

@@ -62,6 +62,8 @@ pub struct State {
     stalled: bool,
     /// It waits for the end of a pause.
     held: bool,
+    /// What the turn began with: bytes of requests, and room behind them.
+    arrived: (usize, usize),
     /// No more requests are answered.
     pub(super) closing: bool,
     /// Whether requests are answered.
@@ -90,6 +92,7 @@ impl Session {
                 version: Version::default(),
                 stalled: false,
                 held: false,
+                arrived: (0, 0),
                 closing: false,
                 manners: Manners::default(),
                 no_evict: false,
@@ -106,23 +109,9 @@ impl Session {
         &self.state.entry
     }
 
-    /// Tells others how it is after a turn: with so many bytes of unfinished requests and room behind
-    /// them, and of replies that it is slow to take.
-    pub fn tell(&self, (input, room): (usize, usize), output: usize) {
-        let state = &self.state;
-        let mark = |is: bool, mark: u16| if is { mark } else { 0 };
-        state.entry.tell(&Figures {
-            command: state.metered.number,
-            database: state.database,
-            marks: mark(state.version == Version::Resp3, registry::RESP3)
-                | mark(state.held, registry::HELD)
-                | mark(state.multi.is_some(), registry::MULTI)
-                | mark(state.no_evict, registry::NO_EVICT),
-            queued: state.multi.as_ref().map_or(0, |multi| multi.len()),
-            input,
-            room,
-            output,
-        });
+    /// Tells others how it is after a turn: see [`State::tell`].
+    pub fn tell(&self, input: (usize, usize), output: usize) {
+        self.state.tell(input, output);
     }
 
     /// Whether every whole request has been answered.
@@ -166,6 +155,7 @@ impl Session {
             input.clear();
             return Verdict::Close;
         }
+        self.state.arrived = (input.len(), input.capacity() - input.len());
         let live = &shared.config.live;
         self.decoder.set_limits(live.max_bulk.count(), live.max_request.count());
         // One epoch for all reads of this turn.
@@ -245,6 +235,29 @@ impl Session {
 }
 
 impl State {
+    /// Tells others how it is: with so many bytes of unfinished requests and room behind them, and of
+    /// replies that it is slow to take.
+    fn tell(&self, (input, room): (usize, usize), output: usize) {
+        let mark = |is: bool, mark: u16| if is { mark } else { 0 };
+        self.entry.tell(&Figures {
+            command: self.metered.number,
+            database: self.database,
+            marks: mark(self.version == Version::Resp3, registry::RESP3)
+                | mark(self.held, registry::HELD)
+                | mark(self.multi.is_some(), registry::MULTI)
+                | mark(self.no_evict, registry::NO_EVICT),
+            queued: self.multi.as_ref().map_or(0, |multi| multi.len()),
+            input,
+            room,
+            output,
+        });
+    }
+
+    /// The same in the middle of a turn, for the connection that asks: what arrived is all there.
+    pub(super) fn tell_of_turn(&self) {
+        self.tell(self.arrived, 0);
+    }
+
     /// Whether it has yet to log in.
     pub(super) fn is_guest(&self, shared: &Shared) -> bool {
         !self.authenticated && shared.config.live.has_password()
