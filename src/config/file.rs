@@ -181,7 +181,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let config = Settings::from_file(file.path()).unwrap().check().unwrap();
         let pairs = [("requirepass", "a b"), ("timeout", "9"), ("latency-tracking", "no")];
-        super::super::set_all(&config.live, &pairs).unwrap();
+        super::super::set_all(&config, &pairs).unwrap();
         for _ in 0..2 {
             assert!(config.rewrite().unwrap());
             let rewritten = std::fs::read_to_string(&file).unwrap();

@@ -14,8 +14,11 @@ pub struct Parameter {
 }
 
 enum Kind {
-    /// Chosen at the start.
+    /// Chosen at the start. To set it to what it is changes nothing, and is no mistake: so what CONFIG
+    /// GET tells can be set again.
     Fixed(fn(&Config) -> String),
+    /// The same, but Redis refuses to set it whatever the value.
+    Immutable(fn(&Config) -> String),
     /// There is but one value, for a reason; to set that one is no mistake.
     Only { value: &'static str, why: &'static str },
     /// A number in a range.
@@ -34,11 +37,16 @@ const fn fixed(name: &'static str, flag: &'static str, get: fn(&Config) -> Strin
     Parameter { name, flag, kind: Kind::Fixed(get) }
 }
 
+const fn immutable(name: &'static str, get: fn(&Config) -> String) -> Parameter {
+    Parameter { name, flag: name, kind: Kind::Immutable(get) }
+}
+
 const fn live(name: &'static str, kind: Kind) -> Parameter {
     Parameter { name, flag: name, kind }
 }
 
 const UNLIMITED: i64 = i64::MAX;
+const NO_EVICTION: &str = "nothing is evicted: values are on the disk";
 
 /// In alphabetical order.
 pub static PARAMETERS: &[Parameter] = &[
@@ -62,11 +70,10 @@ pub static PARAMETERS: &[Parameter] = &[
         "client-query-buffer-limit",
         Kind::Memory { least: 1 << 20, most: u32::MAX as i64, place: |live| &live.max_request },
     ),
-    fixed("databases", "databases", |_| "16".to_owned()),
+    immutable("daemonize", |_| "no".to_owned()),
+    immutable("databases", |_| "16".to_owned()),
     fixed("dir", "dir", |config| config.dir.display().to_string()),
-    fixed("enable-debug-command", "enable-debug-command", |config| {
-        config.debug_command.name().to_owned()
-    }),
+    immutable("enable-debug-command", |config| config.debug_command.name().to_owned()),
     fixed("engine", "engine", |config| config.engine.name().to_owned()),
     live("hz", Kind::Only { value: "10", why: "there is no such clock" }),
     fixed("index", "index", |config| {
@@ -90,16 +97,17 @@ pub static PARAMETERS: &[Parameter] = &[
         kind: Kind::Number { least: 1, most: u32::MAX as i64, place: |live| &live.max_clients },
     },
     live("maxmemory", Kind::Memory { least: 0, most: UNLIMITED, place: |live| &live.max_memory }),
-    live(
-        "maxmemory-policy",
-        Kind::Only { value: "noeviction", why: "nothing is evicted: values are on the disk" },
-    ),
+    live("maxmemory-clients", Kind::Only { value: "0", why: "no client is evicted" }),
+    live("maxmemory-policy", Kind::Only { value: "noeviction", why: NO_EVICTION }),
+    live("maxmemory-samples", Kind::Only { value: "5", why: NO_EVICTION }),
+    live("notify-keyspace-events", Kind::Only { value: "", why: "nobody can subscribe to them" }),
     fixed("port", "port", |config| config.addr.port().to_string()),
     live(
         "proto-max-bulk-len",
         Kind::Memory { least: 1 << 20, most: 512 << 20, place: |live| &live.max_bulk },
     ),
     fixed("readers", "readers", |config| config.readers.to_string()),
+    immutable("replicaof", |_| String::new()),
     live(
         "requirepass",
         Kind::Text {
@@ -111,6 +119,7 @@ pub static PARAMETERS: &[Parameter] = &[
     live("save", Kind::Only { value: "", why: "no snapshot is needed: every write is in the log" }),
     fixed("scrub-rate", "scrub-rate", |config| config.scrub_rate.to_string()),
     fixed("segment-bytes", "segment-bytes", |config| config.segment_bytes.to_string()),
+    immutable("slaveof", |_| String::new()),
     live(
         "slowlog-log-slower-than",
         Kind::Number { least: -1, most: UNLIMITED, place: |live| &live.slowlog_slower_than },
@@ -143,14 +152,14 @@ pub enum Change {
 impl Parameter {
     /// Whether it can change while the server runs.
     pub fn is_live(&self) -> bool {
-        !matches!(self.kind, Kind::Fixed(_))
+        !matches!(self.kind, Kind::Fixed(_) | Kind::Immutable(_))
     }
 
     /// Its value now.
     pub fn get(&self, config: &Config) -> String {
         let live = &config.live;
         match &self.kind {
-            Kind::Fixed(get) => get(config),
+            Kind::Fixed(get) | Kind::Immutable(get) => get(config),
             Kind::Only { value, .. } => (*value).to_owned(),
             Kind::Number { place, .. } | Kind::Memory { place, .. } => {
                 place(live).get().to_string()
@@ -160,10 +169,19 @@ impl Parameter {
         }
     }
 
+    /// Whether CONFIG SET takes this value no more than any that would change it.
+    fn is_frozen(&self, config: &Config, value: &str) -> bool {
+        match &self.kind {
+            Kind::Fixed(get) => get(config) != value,
+            Kind::Immutable(_) => true,
+            _ => false,
+        }
+    }
+
     /// What `value` would change, or why it is none.
     pub fn check(&self, value: &str) -> Result<Change, String> {
         match &self.kind {
-            Kind::Fixed(_) => Err("can't set immutable config".to_owned()),
+            Kind::Fixed(_) | Kind::Immutable(_) => Ok(Change::Nothing),
             Kind::Only { value: only, .. } if value.eq_ignore_ascii_case(only) => {
                 Ok(Change::Nothing)
             }
@@ -345,20 +363,20 @@ pub fn get_all(config: &Config) -> impl Iterator<Item = (&'static str, String)> 
 }
 
 /// Sets all of them, or none: then it is the error line that answers CONFIG SET.
-pub fn set_all(live: &Live, pairs: &[(&str, &str)]) -> Result<(), String> {
+pub fn set_all(config: &Config, pairs: &[(&str, &str)]) -> Result<(), String> {
     let failed = |name: &str, why: &str| {
         format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
     };
     let mut rows: Vec<&Parameter> = Vec::new();
     let mut error = None;
-    for (name, _) in pairs {
+    for (name, value) in pairs {
         // An unknown name is told of before anything else is.
         let Some(row) = PARAMETERS.iter().find(|row| row.name.eq_ignore_ascii_case(name)) else {
             return Err(format!(
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
             ));
         };
-        if error.is_none() && !row.is_live() {
+        if error.is_none() && row.is_frozen(config, value) {
             error = Some(failed(name, "can't set immutable config"));
         }
         if error.is_none() && rows.iter().any(|earlier| earlier.name == row.name) {
@@ -374,7 +392,7 @@ pub fn set_all(live: &Live, pairs: &[(&str, &str)]) -> Result<(), String> {
         changes.push(row.check(value).map_err(|why| failed(name, &why))?);
     }
     for (row, change) in rows.iter().zip(&changes) {
-        row.apply(change, live);
+        row.apply(change, &config.live);
     }
     Ok(())
 }
@@ -383,8 +401,12 @@ pub fn set_all(live: &Live, pairs: &[(&str, &str)]) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn set(live: &Live, pairs: &[(&str, &str)]) -> String {
-        set_all(live, pairs).err().unwrap_or_default()
+    fn fresh() -> Config {
+        crate::config::Settings::default().check().unwrap()
+    }
+
+    fn set(config: &Config, pairs: &[(&str, &str)]) -> String {
+        set_all(config, pairs).err().unwrap_or_default()
     }
 
     #[test]
@@ -394,23 +416,39 @@ mod tests {
 
     #[test]
     fn several_are_set_together_or_none() {
-        let live = Live::default();
-        assert_eq!(set(&live, &[("timeout", "5"), ("MaxMemory", "1gb")]), "");
+        let config = fresh();
+        let live = &config.live;
+        assert_eq!(set(&config, &[("timeout", "5"), ("MaxMemory", "1gb")]), "");
         assert_eq!((live.timeout.get(), live.max_memory.get()), (5, 1 << 30));
         assert_eq!(
-            set(&live, &[("timeout", "6"), ("maxmemory", "much")]),
+            set(&config, &[("timeout", "6"), ("maxmemory", "much")]),
             "ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a \
              memory value"
         );
         assert_eq!(
-            set(&live, &[("timeout", "6"), ("timeout", "7")]),
+            set(&config, &[("timeout", "6"), ("timeout", "7")]),
             "ERR CONFIG SET failed (possibly related to argument 'timeout') - duplicate parameter"
         );
         assert_eq!(
-            set(&live, &[("port", "6"), ("shoes", "7")]),
+            set(&config, &[("port", "6"), ("shoes", "7")]),
             "ERR Unknown option or number of arguments for CONFIG SET - 'shoes'"
         );
         assert_eq!(live.timeout.get(), 5);
+    }
+
+    #[test]
+    fn what_is_told_can_be_set_again_but_for_what_redis_refuses() {
+        let config = fresh();
+        let frozen = ["daemonize", "databases", "enable-debug-command", "replicaof", "slaveof"];
+        for (name, value) in get_all(&config) {
+            let refused = set(&config, &[(name, &value)]);
+            let is_frozen = frozen.contains(&name);
+            assert_eq!(refused.ends_with("can't set immutable config"), is_frozen, "{refused}");
+            assert_eq!(refused.is_empty(), !is_frozen, "{refused}");
+        }
+        let refused = set(&config, &[("timeout", "5"), ("loops", "200")]);
+        assert!(refused.ends_with("'loops') - can't set immutable config"), "{refused}");
+        assert_eq!(config.live.timeout.get(), 0);
     }
 
     #[test]
@@ -435,16 +473,16 @@ mod tests {
 
     #[test]
     fn bounds_of_one_class_leave_the_others() {
-        let live = Live::default();
-        assert_eq!(set(&live, &[("client-output-buffer-limit", "normal 1mb 0 0")]), "");
-        let soft = set(&live, &[("client-output-buffer-limit", "normal 1mb 1kb 10")]);
+        let config = fresh();
+        assert_eq!(set(&config, &[("client-output-buffer-limit", "normal 1mb 0 0")]), "");
+        let soft = set(&config, &[("client-output-buffer-limit", "normal 1mb 1kb 10")]);
         assert!(soft.contains("no soft limit"), "{soft}");
         assert_eq!(
-            output_limits(&live),
+            output_limits(&config.live),
             "normal 1048576 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"
         );
         for wrong in ["normal 0", "", "foo 0 0 0", "normal a 0 0", "normal 0 0 -1"] {
-            let line = set(&live, &[("client-output-buffer-limit", wrong)]);
+            let line = set(&config, &[("client-output-buffer-limit", wrong)]);
             assert!(line.ends_with("buffer limit configuration."), "{line}");
         }
     }

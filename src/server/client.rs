@@ -176,7 +176,7 @@ impl Client for LocalClient<'_> {
     }
 
     fn configure(&mut self, pairs: &[(&str, &str)]) -> Result<(), String> {
-        crate::config::set_all(&self.shared.config.live, pairs)?;
+        crate::config::set_all(&self.shared.config, pairs)?;
         self.shared.settings_changed();
         Ok(())
     }
