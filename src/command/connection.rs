@@ -2,7 +2,7 @@
 
 use super::errors::{NO_SUCH_DATABASE, refused, wrong_arity};
 use super::numbers::{integer_or, small_integer};
-use super::{Abort, Client, Command, Flags, Group, Outcome, Run};
+use super::{Abort, Client, Command, Flags, Group, Outcome, REDIS_VERSION, Run};
 use crate::protocol::{Args, Reply, Version};
 
 /// At any time, whatever state the server is in.
@@ -103,9 +103,7 @@ fn parse_version(word: &[u8]) -> Result<Version, Abort> {
 fn greet(id: u64, reply: &mut Reply<'_>) {
     let number = if reply.version() == Version::Resp3 { 3 } else { 2 };
     reply.map(7);
-    for (name, value) in
-        [("server", env!("CARGO_PKG_NAME")), ("version", env!("CARGO_PKG_VERSION"))]
-    {
+    for (name, value) in [("server", env!("CARGO_PKG_NAME")), ("version", REDIS_VERSION)] {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
     }
@@ -206,6 +204,7 @@ mod tests {
         let mut session = Session::default();
         let greeting = session.run("hello 3 setname me");
         assert!(greeting.starts_with("%7\r\n$6\r\nserver\r\n$3\r\nkvs\r\n"), "{greeting}");
+        assert!(greeting.contains("\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n"), "{greeting}");
         assert_eq!(session.run("client getname"), "$2\r\nme\r\n");
         assert_eq!(session.run("get a"), "_\r\n");
         assert!(session.run("hello 2").starts_with("*14\r\n"));

@@ -70,6 +70,9 @@ pub use transaction::is_queued;
 
 use crate::protocol::{Args, Reply};
 
+/// The version of Redis whose behaviour clients may expect: some of them choose their commands by it.
+pub const REDIS_VERSION: &str = "7.0.15";
+
 /// How a command runs, and by that where: on the event loop, as a read, or on the writer.
 #[derive(Debug, Clone, Copy)]
 pub enum Run {

@@ -7,11 +7,8 @@ use std::time::Duration;
 
 use super::process::{self, human};
 use super::shared::{Backend, Shared};
-use crate::command::now_ms;
+use crate::command::{REDIS_VERSION, now_ms};
 use crate::engine::{BackupStatus, DATABASES};
-
-/// The version of Redis whose behaviour clients may expect.
-pub const REDIS_VERSION: &str = "7.0.15";
 
 struct Section {
     name: &'static str,
@@ -65,6 +62,11 @@ pub fn text(shared: &Shared, sections: &[String]) -> String {
 fn put(text: &mut String, name: &str, value: impl Display) {
     // Writing to a string does not fail.
     let _ = write!(text, "{name}:{value}\r\n");
+}
+
+/// What Redis has, and who reads INFO by name may miss, but is never anything else here.
+fn put_zeros(text: &mut String, names: &[&str]) {
+    names.iter().for_each(|name| put(text, name, 0));
 }
 
 /// A size, and the same for people.
@@ -125,6 +127,7 @@ fn memory(shared: &Shared, text: &mut String) {
     let ratio = memory.resident as f64 / memory.own.max(1) as f64;
     put(text, "mem_fragmentation_ratio", format_args!("{ratio:.2}"));
     put(text, "mem_allocator", "libc");
+    put_zeros(text, &["lazyfree_pending_objects", "lazyfreed_objects"]);
 }
 
 fn persistence(shared: &Shared, text: &mut String) {
@@ -198,13 +201,12 @@ fn stats(shared: &Shared, text: &mut String) {
     put(text, "rejected_connections", counts.rejected);
     put(text, "cut_off_connections", counts.cut_off);
     put(text, "expired_keys", figures.expired);
-    put(text, "evicted_keys", 0);
-    put(text, "evicted_clients", 0);
+    put_zeros(text, &["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    put_zeros(text, &["evicted_keys", "evicted_clients"]);
     put(text, "keyspace_hits", figures.hits);
     put(text, "keyspace_misses", figures.misses);
-    put(text, "pubsub_channels", 0);
-    put(text, "pubsub_patterns", 0);
-    put(text, "unexpected_error_replies", 0);
+    put_zeros(text, &["pubsub_channels", "pubsub_patterns", "pubsubshard_channels"]);
+    put_zeros(text, &["latest_fork_usec", "total_forks", "unexpected_error_replies"]);
     put(text, "total_error_replies", figures.errors.values().sum::<u64>());
 }
 
@@ -216,7 +218,8 @@ fn replication(shared: &Shared, text: &mut String) {
     put(text, "master_replid2", "0".repeat(40));
     put(text, "master_repl_offset", 0);
     put(text, "second_repl_offset", -1);
-    put(text, "repl_backlog_active", 0);
+    put_zeros(text, &["repl_backlog_active", "repl_backlog_size"]);
+    put_zeros(text, &["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
 }
 
 fn cpu(_: &Shared, text: &mut String) {
