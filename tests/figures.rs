@@ -142,6 +142,15 @@ fn calls_are_counted_exactly_and_timed_by_samples() {
     assert!((*counted - CALLS as i64).abs() <= 128, "{counted}");
 }
 
+/// The words of an entry of the slow log.
+fn slow_words(entry: &Value) -> String {
+    let Value::Array(fields) = entry else { panic!("{entry:?}") };
+    assert_eq!(fields.len(), 6);
+    let Value::Array(words) = &fields[3] else { panic!("{fields:?}") };
+    let words: Vec<String> = words.iter().map(|word| text(word.clone())).collect();
+    words.join(" ")
+}
+
 #[test]
 fn slow_commands_are_logged_with_their_client() {
     let server = Running::start(|_| {});
@@ -154,15 +163,8 @@ fn slow_commands_are_logged_with_their_client() {
         says(&mut client, line);
     }
     let Value::Array(entries) = says(&mut client, "slowlog get") else { panic!("SLOWLOG") };
-    let words = |entry: &Value| {
-        let Value::Array(fields) = entry else { panic!("{entry:?}") };
-        assert_eq!(fields.len(), 6);
-        assert_eq!(fields[5], Value::Bulk(b"me".into()));
-        let Value::Array(words) = &fields[3] else { panic!("{fields:?}") };
-        let words: Vec<String> = words.iter().map(|word| text(word.clone())).collect();
-        words.join(" ")
-    };
-    let logged: Vec<String> = entries.iter().map(words).collect();
+    let by_me = |entry: &&Value| matches!(entry, Value::Array(fields) if fields[5] == Value::Bulk(b"me".into()));
+    let logged: Vec<String> = entries.iter().filter(by_me).map(slow_words).collect();
     assert_eq!(
         logged,
         [
@@ -185,6 +187,49 @@ fn slow_commands_are_logged_with_their_client() {
     assert_eq!(says(&mut client, "slowlog reset"), ok());
     says(&mut client, "get a");
     assert_eq!(says(&mut client, "slowlog len"), Value::Integer(0));
+}
+
+/// What the writer runs, what the loop runs, and what fails; none of it where nothing was run.
+#[test]
+fn a_transaction_is_counted_command_by_command() {
+    let server = Running::start(|_| {});
+    let (mut client, mut other) = (server.client(), server.client());
+    assert_eq!(says(&mut client, "config set slowlog-log-slower-than 0"), ok());
+    assert_eq!(says(&mut client, "config resetstat"), ok());
+    assert_eq!(says(&mut client, "slowlog reset"), ok());
+    for line in ["multi", "set a x", "incr a", "echo e", "get a", "auth"] {
+        says(&mut client, line);
+    }
+    // The last one has made it void.
+    assert!(matches!(says(&mut client, "exec"), Value::Error(_)));
+    assert_eq!(says(&mut client, "watch a"), ok());
+    assert_eq!(says(&mut other, "set a y"), ok());
+    for line in ["multi", "del a"] {
+        says(&mut client, line);
+    }
+    assert_eq!(says(&mut client, "exec"), Value::Null, "a was changed");
+    for line in ["multi", "set a x", "incr a", "echo e", "get a"] {
+        says(&mut client, line);
+    }
+    assert!(matches!(says(&mut client, "exec"), Value::Array(parts) if parts.len() == 4));
+    let stats = info(&mut client, "commandstats");
+    let calls = |name: &str| stats.get(&format!("cmdstat_{name}")).map(String::as_str);
+    for (name, count) in [("set", 2), ("incr", 1), ("echo", 1), ("get", 1), ("exec", 3)] {
+        let figures = calls(name).unwrap();
+        assert!(figures.starts_with(&format!("calls={count},")), "{name}: {figures}");
+    }
+    assert!(calls("incr").unwrap().ends_with("rejected_calls=0,failed_calls=1"));
+    assert!(calls("exec").unwrap().ends_with("rejected_calls=0,failed_calls=1"));
+    assert_eq!(calls("del"), None);
+    let errors = info(&mut client, "errorstats");
+    // INCR, and an AUTH without a password.
+    assert_eq!((&*errors["errorstat_ERR"], &*errors["errorstat_EXECABORT"]), ("count=2", "count=1"));
+    let Value::Array(entries) = says(&mut client, "slowlog get -1") else { panic!("SLOWLOG") };
+    let names: Vec<String> = entries.iter().map(slow_words).collect();
+    let logged = |line: &str| names.iter().filter(|name| *name == line).count();
+    for (line, count) in [("set a x", 1), ("incr a", 1), ("echo e", 1), ("get a", 1), ("exec", 0)] {
+        assert_eq!(logged(line), count, "{line} in {names:?}");
+    }
 }
 
 #[test]

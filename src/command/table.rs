@@ -70,24 +70,26 @@ impl Flags {
     pub const LOADING: Flags = Flags(1 << 5);
     /// Runs on stale data.
     pub const STALE: Flags = Flags(1 << 6);
+    /// Is not in the slow log: what it runs is.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 7);
     /// Takes constant or logarithmic time.
-    pub const FAST: Flags = Flags(1 << 7);
+    pub const FAST: Flags = Flags(1 << 8);
     /// Runs before the client has authenticated.
-    pub const NO_AUTH: Flags = Flags(1 << 8);
+    pub const NO_AUTH: Flags = Flags(1 << 9);
     /// Not while Redis loads from a master; of no meaning here.
-    pub const NO_ASYNC_LOADING: Flags = Flags(1 << 9);
+    pub const NO_ASYNC_LOADING: Flags = Flags(1 << 10);
     /// Not within a transaction.
-    pub const NO_MULTI: Flags = Flags(1 << 10);
+    pub const NO_MULTI: Flags = Flags(1 << 11);
     /// Runs while something else holds the server up.
-    pub const ALLOW_BUSY: Flags = Flags(1 << 11);
+    pub const ALLOW_BUSY: Flags = Flags(1 << 12);
 
     /// Refused unless the configuration allows it.
-    pub const PROTECTED: Flags = Flags(1 << 12);
+    pub const PROTECTED: Flags = Flags(1 << 13);
     /// Writes, and may reply with the value that it found.
-    pub const REPLIES_VALUE: Flags = Flags(1 << 13);
+    pub const REPLIES_VALUE: Flags = Flags(1 << 14);
 
     /// In the order of their bits. The last two are not shown: Redis does not, and has none such.
-    const NAMES: [&'static str; 12] = [
+    const NAMES: [&'static str; 13] = [
         "write",
         "readonly",
         "denyoom",
@@ -95,6 +97,7 @@ impl Flags {
         "noscript",
         "loading",
         "stale",
+        "skip_slowlog",
         "fast",
         "no_auth",
         "no_async_loading",

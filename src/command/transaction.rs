@@ -14,7 +14,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .flags(DOOR)
         .help("MULTI", "Begins a transaction: what follows is queued until EXEC"),
     Command::new(Group::Transaction, "exec", 1, Run::Session(Step::Exec))
-        .flags(ALWAYS)
+        .flags(ALWAYS.and(Flags::SKIP_SLOWLOG))
         .help("EXEC", "Runs what was queued as one: all of it is there after a crash, or nothing"),
     Command::new(Group::Transaction, "discard", 1, Run::Session(Step::Discard))
         .flags(DOOR)

@@ -100,7 +100,7 @@ pub struct Answered<'a> {
     pub nanos: u64,
     /// What it is answered.
     pub reply: &'a [u8],
-    /// The transaction, if the reply has gaps that are left to the loop.
+    /// The transaction, if it is one.
     pub exec: Option<&'a Exec>,
 }
 
@@ -213,7 +213,7 @@ impl Batch {
             metered: request.metered,
             nanos: request.nanos,
             reply: &self.replies[request.reply.clone()],
-            exec: request.exec.as_deref().filter(|exec| exec.has_gaps()),
+            exec: request.exec.as_deref(),
         })
     }
 

@@ -12,6 +12,7 @@ use super::outbox::Outbox;
 use super::session::{Session, Verdict};
 use super::shared::{Backend, Shared};
 use super::slowlog::Timed;
+use super::transaction;
 use crate::engine::{KvStore, ReadJob, WriteJob};
 use crate::reactor::{ConnId, Connection, Connections, Control, Peer, Post, Service, TimerId};
 
@@ -162,7 +163,8 @@ impl Dispatcher {
             let Some(conn) = conns.get_mut(answered.conn) else { continue };
             let parts = conn.parts();
             parts.session.entry().see(now);
-            let stalled = parts.session.deliver(&self.shared, &answered, parts.output);
+            let counting = (&*self.shared, &mut self.outbox.meter);
+            let stalled = parts.session.deliver(counting, &answered, parts.output);
             if parts.session.is_done() {
                 conn.close_after_flush();
             } else if stalled {
@@ -172,18 +174,22 @@ impl Dispatcher {
         self.outbox.recycle(batch);
     }
 
-    fn count(&self, answered: &Answered<'_>, conns: &Connections<Session>) {
-        let metered = answered.metered;
-        let (meter, live) = (&self.outbox.meter, &self.shared.config.live);
+    fn count(&mut self, answered: &Answered<'_>, conns: &Connections<Session>) {
+        let Answered { command, args, nanos, metered, .. } = *answered;
+        let (meter, shared) = (&mut self.outbox.meter, &self.shared);
+        let client = || {
+            let conn = conns.get(answered.conn);
+            conn.map_or_else(Default::default, |conn| conn.session.entry().name_and_addr())
+        };
         meter.replied(metered.number, answered.reply);
         if metered.weight > 0 {
-            let Answered { command, args, nanos, .. } = *answered;
+            let live = &shared.config.live;
             meter.took(metered, nanos, live);
-            self.shared.slowlog.offer(live, &Timed { command, args, nanos }, || {
-                conns
-                    .get(answered.conn)
-                    .map_or_else(Default::default, |conn| conn.session.entry().name_and_addr())
-            });
+            shared.slowlog.offer(live, &Timed { command, args, nanos }, client);
+        }
+        if let Some(exec) = answered.exec {
+            let ran = exec.ran_by_writer(answered.reply);
+            ran.for_each(|ran| transaction::count(meter, shared, &ran, client));
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::batch::write_abort;
 use super::native::NativeWrites;
@@ -56,7 +57,7 @@ impl Multi {
 
     /// What is to be run. All replies are in this version, or else in the one of the connection.
     pub fn into_exec(self, version: Option<Version>, watch: Option<Arc<Watch>>) -> Exec {
-        Exec { queue: self.queue, watch, version, gaps: Vec::new() }
+        Exec { queue: self.queue, watch, version, parts: Vec::new() }
     }
 }
 
@@ -69,6 +70,12 @@ struct Queued {
     database: u8,
     /// How it is answered.
     version: Version,
+}
+
+impl Queued {
+    fn is_local(&self) -> bool {
+        matches!(self.command.run, Run::Local(_))
+    }
 }
 
 #[derive(Default)]
@@ -110,13 +117,25 @@ impl Queue {
     }
 }
 
-/// A place in the reply where that of a local command goes.
+/// What became of a request on the writer; of one for the loop, that its reply is missing.
 #[derive(Clone, Copy)]
-pub struct Gap {
-    /// Which request it is.
-    request: usize,
-    /// Where, in bytes from the start.
-    pub at: usize,
+struct Part {
+    /// Where its reply begins, or goes, in bytes from the start.
+    at: usize,
+    /// How long it took.
+    nanos: u64,
+}
+
+/// A request of a transaction that was run by the writer.
+pub struct Ran<'a> {
+    /// What was asked.
+    pub command: &'static Command,
+    /// With these words.
+    pub args: Args<'a>,
+    /// How long it took.
+    pub nanos: u64,
+    /// What it is answered.
+    pub reply: &'a [u8],
 }
 
 /// A transaction that runs. See the module.
@@ -126,7 +145,8 @@ pub struct Exec {
     watch: Option<Arc<Watch>>,
     /// What all replies are in, whatever the connection speaks.
     pub version: Option<Version>,
-    gaps: Vec<Gap>,
+    /// One for each request, once it has run.
+    parts: Vec<Part>,
 }
 
 impl Exec {
@@ -147,8 +167,7 @@ impl Exec {
 
     /// How many of its requests are only for the loop.
     pub fn local(&self) -> usize {
-        let is_local = |request: &&Queued| matches!(request.command.run, Run::Local(_));
-        self.queue.requests.iter().filter(is_local).count()
+        self.queue.requests.iter().filter(|request| request.is_local()).count()
     }
 
     /// Decides for each request in turn how it runs: `decide` gets its command and its words, and
@@ -166,28 +185,43 @@ impl Exec {
         }
     }
 
+    /// The requests that were run, each with its part; none if the transaction was not.
+    fn ran(&self) -> impl Iterator<Item = (&Queued, Part)> {
+        self.queue.requests.iter().zip(self.parts.iter().copied())
+    }
+
     /// The local requests whose replies are missing in what the writer wrote: where, and what.
     pub fn gaps(&self) -> impl Iterator<Item = (usize, &'static Command, Args<'_>)> {
-        self.gaps.iter().map(|gap| {
-            let request = &self.queue.requests[gap.request];
-            (gap.at, request.command, self.queue.args(request))
-        })
+        let local = self.ran().filter(|(request, _)| request.is_local());
+        local.map(|(request, part)| (part.at, request.command, self.queue.args(request)))
     }
 
     /// Whether something of the reply is missing.
     pub fn has_gaps(&self) -> bool {
-        !self.gaps.is_empty()
+        self.gaps().next().is_some()
     }
 
-    /// Leaves no gaps: the transaction failed, and its reply is whole.
+    /// The requests that the writer has run, with their pieces of its `reply`.
+    pub fn ran_by_writer<'a>(&'a self, reply: &'a [u8]) -> impl Iterator<Item = Ran<'a>> {
+        let ends = self.parts.iter().skip(1).map(|next| next.at).chain([reply.len()]);
+        let ran = self.ran().zip(ends).filter(|((request, _), _)| !request.is_local());
+        ran.map(|((request, part), end)| Ran {
+            command: request.command,
+            args: self.queue.args(request),
+            nanos: part.nanos,
+            reply: reply.get(part.at..end).unwrap_or_default(),
+        })
+    }
+
+    /// Nothing was run after all: the reply is whole, and an error.
     pub fn fail(&mut self) {
-        self.gaps.clear();
+        self.parts.clear();
     }
 
     /// Makes room for all replies without the writer: for a transaction of local commands.
     pub fn of_gaps_only(&mut self, reply: &mut Reply<'_>) {
         reply.array(self.len());
-        self.gaps = (0..self.len()).map(|request| Gap { request, at: reply.mark() }).collect();
+        self.parts = vec![Part { at: reply.mark(), nanos: 0 }; self.len()];
     }
 
     /// Runs it on the writer, within a unit: a command that fails is answered by its error, and the
@@ -201,20 +235,17 @@ impl Exec {
         }
         let (start, begun) = (reply.mark(), txn.staged_bytes());
         reply.array(self.len());
-        for (i, request) in self.queue.requests.iter().enumerate() {
+        for request in &self.queue.requests {
             let mut reply = reply.in_version(request.version);
-            let mark = reply.mark();
-            let outcome = match request.command.run {
-                Run::Local(_) => {
-                    self.gaps.push(Gap { request: i, at: mark - start });
-                    Ok(())
-                }
-                _ => run_one(txn, request, self.queue.args(request), &mut reply),
-            };
-            if let Err(abort) = outcome {
+            let (mark, begin) = (reply.mark(), Instant::now());
+            if !request.is_local()
+                && let Err(abort) = run_one(txn, request, self.queue.args(request), &mut reply)
+            {
                 reply.rewind(mark);
                 write_abort(&mut reply, &abort);
             }
+            let nanos = begin.elapsed().as_nanos() as u64;
+            self.parts.push(Part { at: mark - start, nanos });
             if reply.is_cut() {
                 return Err(
                     "ERR the replies of the transaction are too large; it was not run".into()

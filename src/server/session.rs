@@ -18,6 +18,7 @@ use super::pipeline::{Form, Pipeline};
 use super::registry::{self, Entry, Figures};
 use super::shared::{Backend, Shared};
 use super::slowlog::Timed;
+use super::tally::Meter;
 use crate::command::{Command, Run, is_cross_protocol, is_queued, prepare};
 use crate::engine::{Patience, Reader, View, Watch};
 use crate::protocol::{Args, Decoder, JsonId, Kind, Limits, Reply, Version, write_json_error};
@@ -120,11 +121,16 @@ impl Session {
     }
 
     /// A reply came in from a worker. True if the connection was stalled and is to be served again.
-    pub fn deliver(&mut self, shared: &Shared, done: &Answered<'_>, out: &mut Vec<u8>) -> bool {
+    pub fn deliver(
+        &mut self,
+        (shared, meter): (&Shared, &mut Meter),
+        done: &Answered<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let (ticket, reply) = (done.ticket, done.reply);
-        match done.exec {
+        match done.exec.filter(|exec| exec.has_gaps()) {
             None => self.state.pipeline.complete(ticket, reply, out),
-            Some(exec) => self.state.finish_exec(shared, (ticket, reply), exec, out),
+            Some(exec) => self.state.finish_exec((shared, meter), (ticket, reply), exec, out),
         }
         self.unstall()
     }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::command::{Command, SlowEntry, now_ms};
+use crate::command::{Command, Flags, SlowEntry, now_ms};
 use crate::config::Live;
 use crate::protocol::Args;
 
@@ -46,7 +46,8 @@ impl SlowLog {
         client: impl FnOnce() -> (String, Vec<u8>),
     ) {
         let limit = live.slowlog_slower_than.get();
-        if limit >= 0 && timed.nanos / 1000 >= limit as u64 {
+        let skipped = || timed.command.flags.contain(Flags::SKIP_SLOWLOG);
+        if limit >= 0 && timed.nanos / 1000 >= limit as u64 && !skipped() {
             self.keep(live.slowlog_max_len.count(), timed, client());
         }
     }

@@ -95,6 +95,11 @@ impl Meter {
         Metered { number: number as u16, weight }
     }
 
+    /// How a request is counted that was timed.
+    pub fn always(&mut self, command: &'static Command) -> Metered {
+        Metered { number: self.numbers.of(command) as u16, weight: 1 }
+    }
+
     /// A command was begun that will be answered.
     #[inline]
     pub fn call(&self, number: u16) {
@@ -136,8 +141,9 @@ impl Meter {
         }
     }
 
+    /// A command failed, with this error line.
     #[cold]
-    fn fail(&self, number: u16, line: &[u8]) {
+    pub fn fail(&self, number: u16, line: &[u8]) {
         add(&self.tally.commands[usize::from(number)].failed, 1);
         self.error(line);
     }

@@ -5,10 +5,14 @@
 //! loop only runs there once the writer has answered, so a transaction that fails changes nothing of
 //! the connection either.
 
-use super::multi::Exec;
+use std::time::Instant;
+
+use super::multi::{Exec, Ran};
 use super::pipeline::{Form, Ticket};
 use super::session::{Served, State, Turn};
 use super::shared::{Backend, Shared};
+use super::slowlog::Timed;
+use super::tally::Meter;
 use crate::command::{Client, Command, Latency, Run, Step, keys_of, lookup};
 use crate::error::KvsError;
 use crate::protocol::{Args, Reply, Version};
@@ -61,36 +65,35 @@ impl State {
         if let Some(Backend::Blocking(_)) = turn.backend {
             (self.multi, self.watch) = (None, None);
             let line = format!("ERR {}", KvsError::Unsupported("transactions"));
-            self.answer(form, out, |reply| reply.error(&line));
+            self.fail(&line, form, turn, out);
             return Served::Taken;
         }
-        match (step, &self.multi) {
-            (Step::Exec, Some(_)) => return self.exec(command, form, turn, out),
-            (Step::Exec, None) => {
-                self.answer(form, out, |reply| reply.error("ERR EXEC without MULTI"));
-            }
-            (Step::Multi, None) => {
+        let line = match (step, self.multi.is_some()) {
+            (Step::Exec, true) => return self.exec(command, form, turn, out),
+            (Step::Exec, false) => "ERR EXEC without MULTI",
+            (Step::Watch, false) => return self.watch_keys((command, args), form, turn, out),
+            (Step::Watch, true) => "ERR WATCH inside MULTI is not allowed",
+            (Step::Multi, true) => "ERR MULTI calls can not be nested",
+            (Step::Discard, false) => "ERR DISCARD without MULTI",
+            (Step::Multi, false) => {
                 self.multi = Some(Box::default());
                 self.answer(form, out, |reply| reply.ok());
+                return Served::Taken;
             }
-            (Step::Multi, Some(_)) => {
-                self.answer(form, out, |reply| reply.error("ERR MULTI calls can not be nested"));
-            }
-            (Step::Watch, Some(_)) => {
-                self.answer(form, out, |reply| {
-                    reply.error("ERR WATCH inside MULTI is not allowed");
-                });
-            }
-            (Step::Watch, None) => return self.watch_keys((command, args), form, turn, out),
-            (Step::Discard, Some(_)) => {
+            (Step::Discard, true) => {
                 (self.multi, self.watch) = (None, None);
                 self.answer(form, out, |reply| reply.ok());
+                return Served::Taken;
             }
-            (Step::Discard, None) => {
-                self.answer(form, out, |reply| reply.error("ERR DISCARD without MULTI"));
-            }
-        }
+        };
+        self.fail(line, form, turn, out);
         Served::Taken
+    }
+
+    /// Answers a step by its error.
+    fn fail(&mut self, line: &str, form: Form, turn: &Turn<'_>, out: &mut Vec<u8>) {
+        turn.outbox.meter.fail(self.metered.number, line.as_bytes());
+        self.answer(form, out, |reply| reply.error(line));
     }
 
     /// Watching begins on the writer, in the order of writes.
@@ -102,8 +105,7 @@ impl State {
         out: &mut Vec<u8>,
     ) -> Served {
         if turn.backend.is_none() {
-            let line = turn.shared.loading_line();
-            self.answer(form, out, |reply| reply.error(&line));
+            self.fail(&turn.shared.loading_line(), form, turn, out);
             return Served::Taken;
         }
         if !self.may_write_now(turn) {
@@ -129,7 +131,7 @@ impl State {
         if multi.refused {
             self.watch = None;
             const LINE: &str = "EXECABORT Transaction discarded because of previous errors.";
-            self.answer(form, out, |reply| reply.error(LINE));
+            self.fail(LINE, form, turn, out);
             return Served::Taken;
         }
         // Nobody knows how much it will read, so one that reads goes out at a time.
@@ -145,7 +147,7 @@ impl State {
         if exec.is_local() || turn.backend.is_none() {
             let mut reply = Vec::new();
             exec.of_gaps_only(&mut Reply::new(&mut reply, version));
-            let reply = self.fill_gaps(turn.shared, &reply, &exec);
+            let reply = self.fill_gaps(turn.shared, &mut turn.outbox.meter, &reply, &exec);
             self.answer(form, out, |out| out.encoded(&reply));
             return Served::Taken;
         }
@@ -180,17 +182,23 @@ impl State {
     /// A transaction came back from the writer: runs what is left of it, and answers.
     pub(super) fn finish_exec(
         &mut self,
-        shared: &Shared,
+        (shared, meter): (&Shared, &mut Meter),
         (ticket, reply): (Ticket, &[u8]),
         exec: &Exec,
         out: &mut Vec<u8>,
     ) {
-        let reply = self.fill_gaps(shared, reply, exec);
+        let reply = self.fill_gaps(shared, meter, reply, exec);
         self.pipeline.complete(ticket, &reply, out);
     }
 
     /// Runs the local commands of a transaction, and puts their replies where they belong.
-    fn fill_gaps(&mut self, shared: &Shared, reply: &[u8], exec: &Exec) -> Vec<u8> {
+    fn fill_gaps(
+        &mut self,
+        shared: &Shared,
+        meter: &mut Meter,
+        reply: &[u8],
+        exec: &Exec,
+    ) -> Vec<u8> {
         let most = shared.config.live.output_limit();
         let (mut whole, mut from) = (Vec::with_capacity(reply.len()), 0);
         for (at, command, args) in exec.gaps() {
@@ -198,11 +206,30 @@ impl State {
             from = at;
             let version = exec.version.unwrap_or(self.version);
             let room = most.saturating_sub(whole.len());
+            let (mark, begin) = (whole.len(), Instant::now());
             self.run_local((command, args), version, shared, (&mut whole, room));
+            let nanos = begin.elapsed().as_nanos() as u64;
+            let ran = Ran { command, args, nanos, reply: whole.get(mark..).unwrap_or_default() };
+            count(meter, shared, &ran, || self.entry.name_and_addr());
         }
         whole.extend_from_slice(reply.get(from..).unwrap_or_default());
         whole
     }
+}
+
+/// Counts a request of a transaction, and logs it if it was slow; `client` tells whose it is.
+pub(super) fn count(
+    meter: &mut Meter,
+    shared: &Shared,
+    ran: &Ran<'_>,
+    client: impl FnOnce() -> (String, Vec<u8>),
+) {
+    let (live, metered) = (&shared.config.live, meter.always(ran.command));
+    meter.call(metered.number);
+    meter.replied(metered.number, ran.reply);
+    meter.took(metered, ran.nanos, live);
+    let timed = Timed { command: ran.command, args: ran.args, nanos: ran.nanos };
+    shared.slowlog.offer(live, &timed, client);
 }
 
 /// A connection for rehearsals: what SELECT and HELLO change of it is not the real one's.

@@ -109,10 +109,6 @@ pub const OTHER_PROPERTIES: &[(&str, &str)] = &[
     ("bgsave", "it reads what the connection wrote before"),
 ];
 
-/// Flags of commands that Redis has and kvs does not.
-pub const NO_FLAGS: &[(&str, &str)] =
-    &[("skip_slowlog", "the slow log shows an EXEC as a whole, as it runs as one")];
-
 /// The command that a request asks for, its subcommand where there is one.
 pub fn command_of(request: &Request) -> Option<&'static Command> {
     let command = lookup(request.first()?)?;
