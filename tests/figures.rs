@@ -6,6 +6,7 @@ mod serving;
 use std::collections::BTreeMap;
 
 use kvs::client::Client;
+use kvs::config::DebugCommand;
 use kvs::protocol::Value;
 use serving::{Running, wait_for};
 
@@ -230,6 +231,31 @@ fn a_transaction_is_counted_command_by_command() {
     for (line, count) in [("set a x", 1), ("incr a", 1), ("echo e", 1), ("get a", 1), ("exec", 0)] {
         assert_eq!(logged(line), count, "{line} in {names:?}");
     }
+}
+
+#[test]
+fn a_spike_of_latency_is_noted_once_that_is_asked_for() {
+    let server = Running::start(|config| config.debug_command = DebugCommand::Yes);
+    let mut client = server.client();
+    let events = |client: &mut Client| match says(client, "latency latest") {
+        Value::Array(events) => events,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(says(&mut client, "debug sleep 0.03"), ok());
+    assert_eq!(events(&mut client), []);
+    assert_eq!(says(&mut client, "config set latency-monitor-threshold 20"), ok());
+    for line in ["debug sleep 0.03", "get a", "multi", "debug sleep 0.05", "exec", "set a 1"] {
+        says(&mut client, line);
+    }
+    let latest = events(&mut client);
+    let [Value::Array(event)] = &latest[..] else { panic!("{latest:?}") };
+    let [name, _, _, Value::Integer(most)] = &event[..] else { panic!("{event:?}") };
+    assert_eq!(name, &Value::Bulk(b"command".into()));
+    assert!(*most >= 50, "{event:?}");
+    let history = says(&mut client, "latency history command");
+    assert!(matches!(&history, Value::Array(samples) if !samples.is_empty()), "{history:?}");
+    assert_eq!(says(&mut client, "latency reset"), Value::Integer(1));
+    assert_eq!(events(&mut client), []);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use std::time::Duration;
 
 use super::client::{ClientFilter, Replies};
-use super::latency::Latency;
+use super::latency::{Latency, LatencyEvent};
 use super::memory::MemoryUse;
 use super::slowlog::SlowEntry;
 use crate::error::KvsError;
@@ -275,6 +275,15 @@ pub trait Client {
     /// Whether expired keys are removed in the background.
     fn set_active_expiry(&mut self, active: bool) {
         let _ = active;
+    }
+    /// The spikes of latency that were noted, by event.
+    fn latency_events(&self) -> Vec<LatencyEvent> {
+        Vec::new()
+    }
+    /// Forgets those of an event, or all; of how many events.
+    fn forget_latency(&mut self, event: Option<&[u8]>) -> usize {
+        let _ = event;
+        0
     }
     /// How long commands took, of those that were called.
     fn latencies(&self) -> Vec<Latency>;

@@ -58,7 +58,7 @@ pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Way, Writes};
 pub use client::{ClientFilter, Replies};
 pub use clock::now_ms;
 pub use glob::{matches, matches_nocase};
-pub use latency::Latency;
+pub use latency::{Latency, LatencyEvent};
 pub use lookup::lookup;
 pub use memory::MemoryUse;
 pub use numbering::{Numbers, numbered};

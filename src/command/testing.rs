@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use super::{
-    Abort, Client, Command, Entry, KeyRange, Latency, Outcome, Reads, Run, Way, Writes, now_ms,
+    Abort, Client, Command, Entry, KeyRange, Latency, LatencyEvent, Outcome, Reads, Run, Way, Writes, now_ms,
     prepare,
 };
 use crate::protocol::{Args, Decoder, Kind, Limits, Reply, Version};
@@ -125,6 +125,8 @@ pub(super) struct TestClient {
     database: usize,
     pub(super) closed: bool,
     pub(super) stopped: bool,
+    /// The spikes that there were to begin with are forgotten.
+    calm: bool,
 }
 
 impl Client for TestClient {
@@ -169,6 +171,18 @@ impl Client for TestClient {
             Latency { name: "config|get", calls: 3, cumulative },
             Latency { name: "get", calls: 0, cumulative: Vec::new() },
         ]
+    }
+
+    fn latency_events(&self) -> Vec<LatencyEvent> {
+        let samples = vec![(1000, 60), (1001, 30)];
+        let event = LatencyEvent { name: "command", samples, most: 90 };
+        if self.calm { Vec::new() } else { vec![event] }
+    }
+
+    fn forget_latency(&mut self, event: Option<&[u8]>) -> usize {
+        let hit = !self.calm && event.is_none_or(|name| name.eq_ignore_ascii_case(b"command"));
+        self.calm |= hit;
+        usize::from(hit)
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {

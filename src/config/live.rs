@@ -77,6 +77,8 @@ pub struct Live {
     pub slowlog_slower_than: Number,
     /// Entries that the slow log keeps.
     pub slowlog_max_len: Number,
+    /// Milliseconds from which on a command is a spike of latency; 0: none is.
+    pub latency_threshold: Number,
     /// 1 if commands' times are counted for LATENCY HISTOGRAM.
     pub latency_tracking: Number,
     /// A place in `LOG_LEVELS`.
@@ -125,6 +127,7 @@ impl Default for Live {
             max_memory: Number::new(0),
             slowlog_slower_than: Number::new(10_000),
             slowlog_max_len: Number::new(128),
+            latency_threshold: Number::new(0),
             latency_tracking: Number::new(1),
             log_level: Number::new(NOTICE),
             password: RwLock::default(),

@@ -79,6 +79,10 @@ pub static PARAMETERS: &[Parameter] = &[
     fixed("index", "index", |config| {
         if config.ordered { "ordered" } else { "unordered" }.to_owned()
     }),
+    live(
+        "latency-monitor-threshold",
+        Kind::Number { least: 0, most: UNLIMITED, place: |live| &live.latency_threshold },
+    ),
     live("latency-tracking", Kind::YesNo(|live| &live.latency_tracking)),
     live(
         "latency-tracking-info-percentiles",

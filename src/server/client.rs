@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::session::State;
 use super::shared::{Backend, Shared, StopReason};
 use super::{info, process};
-use crate::command::{Abort, Client, ClientFilter, Latency, MemoryUse, Replies, SlowEntry};
+use crate::command::{
+    Abort, Client, ClientFilter, Latency, LatencyEvent, MemoryUse, Replies, SlowEntry,
+};
 use crate::config::Fsync;
 use crate::protocol::Version;
 
@@ -124,6 +126,14 @@ impl Client for LocalClient<'_> {
             cumulative: figures.times.cumulative(),
         });
         timed.filter(|row| !row.cumulative.is_empty()).collect()
+    }
+
+    fn latency_events(&self) -> Vec<LatencyEvent> {
+        self.shared.spikes.events()
+    }
+
+    fn forget_latency(&mut self, event: Option<&[u8]>) -> usize {
+        self.shared.spikes.forget(event)
     }
 
     fn memory(&self) -> MemoryUse {

@@ -183,9 +183,8 @@ impl Dispatcher {
         };
         meter.replied(metered.number, answered.reply);
         if metered.weight > 0 {
-            let live = &shared.config.live;
-            meter.took(metered, nanos, live);
-            shared.slowlog.offer(live, &Timed { command, args, nanos }, client);
+            meter.took(metered, nanos, &shared.config.live);
+            shared.note_time(&Timed { command, args, nanos }, client);
         }
         if let Some(exec) = answered.exec {
             let ran = exec.ran_by_writer(answered.reply);

@@ -35,6 +35,7 @@ mod registry;
 mod session;
 mod shared;
 mod slowlog;
+mod spikes;
 mod tally;
 mod transaction;
 mod ways;

@@ -378,10 +378,8 @@ impl State {
     ) {
         let Some(begin) = begin else { return };
         let nanos = begin.elapsed().as_nanos() as u64;
-        let live = &turn.shared.config.live;
-        turn.outbox.meter.took(self.metered, nanos, live);
-        let timed = Timed { command, args, nanos };
-        turn.shared.slowlog.offer(live, &timed, || self.entry.name_and_addr());
+        turn.outbox.meter.took(self.metered, nanos, &turn.shared.config.live);
+        turn.shared.note_time(&Timed { command, args, nanos }, || self.entry.name_and_addr());
     }
 
     /// The time, if the request under way is timed.

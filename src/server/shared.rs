@@ -11,7 +11,8 @@ use super::blocking::BlockingEngine;
 use super::figures::{Book, Figures, Others};
 use super::pause::Pause;
 use super::registry::Registry;
-use super::slowlog::SlowLog;
+use super::slowlog::{SlowLog, Timed};
+use super::spikes::Spikes;
 use crate::command::Abort;
 use crate::config::Config;
 use crate::engine::{Backups, DATABASES, KvStore};
@@ -84,6 +85,7 @@ pub struct Shared {
     pub(super) registry: Registry,
     pub(super) book: Book,
     pub(super) slowlog: SlowLog,
+    pub(super) spikes: Spikes,
     pub(super) pause: Pause,
     /// Hears of the end of a compaction that was asked for.
     compaction: Mutex<Option<Receiver<Result<(), KvsError>>>>,
@@ -108,6 +110,7 @@ impl Shared {
             registry: Registry::default(),
             book: Book::default(),
             slowlog: SlowLog::default(),
+            spikes: Spikes::default(),
             pause: Pause::default(),
             compaction: Mutex::default(),
             index: IndexSize::default(),
@@ -204,6 +207,19 @@ impl Shared {
             *compaction = None;
         }
         under_way
+    }
+
+    /// A command was timed: it may be one for the slow log, or a spike of latency. `client` tells the
+    /// address and the name of who sent it.
+    #[inline]
+    pub(super) fn note_time(
+        &self,
+        timed: &Timed<'_>,
+        client: impl FnOnce() -> (String, Vec<u8>),
+    ) {
+        let live = &self.config.live;
+        self.spikes.offer(live, timed.command, timed.nanos);
+        self.slowlog.offer(live, timed, client);
     }
 
     fn others(&self) -> Others {

@@ -224,12 +224,12 @@ pub(super) fn count(
     ran: &Ran<'_>,
     client: impl FnOnce() -> (String, Vec<u8>),
 ) {
-    let (live, metered) = (&shared.config.live, meter.always(ran.command));
+    let Ran { command, args, nanos, reply } = *ran;
+    let metered = meter.always(command);
     meter.call(metered.number);
-    meter.replied(metered.number, ran.reply);
-    meter.took(metered, ran.nanos, live);
-    let timed = Timed { command: ran.command, args: ran.args, nanos: ran.nanos };
-    shared.slowlog.offer(live, &timed, client);
+    meter.replied(metered.number, reply);
+    meter.took(metered, nanos, &shared.config.live);
+    shared.note_time(&Timed { command, args, nanos }, client);
 }
 
 /// A connection for rehearsals: what SELECT and HELLO change of it is not the real one's.
