@@ -17,7 +17,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .flags(Flags::DENYOOM)
         .help(
             "RESTORE key ttl payload [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
-            "Sets a key to a string that DUMP made, here or in Redis up to 7.0",
+            "Sets a key to a string that DUMP made, here or in Redis up to 7.4",
         ),
     Command::new(Group::Generic, "object", -2, Run::Local(container_help))
         .subcommands(OBJECT)
@@ -123,15 +123,28 @@ fn tell(
     }
 }
 
-fn encoding(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+/// How Redis keeps a value that was SET.
+pub(super) fn encoding_of(value: &[u8]) -> &'static str {
     /// The longest string that Redis keeps in one piece with its header.
     const LONGEST_EMBEDDED: usize = 44;
+    match parse_integer(value) {
+        Some(_) => "int",
+        None if value.len() <= LONGEST_EMBEDDED => "embstr",
+        None => "raw",
+    }
+}
+
+/// How many references Redis counts to such a value.
+pub(super) fn references_to(value: &[u8]) -> i64 {
+    /// Redis has these once, however many keys have them for a value.
+    const SHARED: std::ops::Range<i64> = 0..10_000;
+    let shared = parse_integer(value).is_some_and(|number| SHARED.contains(&number));
+    if shared { i32::MAX.into() } else { 1 }
+}
+
+fn encoding(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     tell(db, args, reply, |entry, reply| {
-        reply.bulk(match parse_integer(&entry.value) {
-            Some(_) => b"int",
-            None if entry.value.len() <= LONGEST_EMBEDDED => b"embstr",
-            None => b"raw",
-        });
+        reply.bulk(encoding_of(&entry.value).as_bytes());
         Ok(())
     })
 }
@@ -153,11 +166,8 @@ fn freq(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 }
 
 fn refcount(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    /// Redis has these once, however many keys have them for a value.
-    const SHARED: std::ops::Range<i64> = 0..10_000;
     tell(db, args, reply, |entry, reply| {
-        let shared = parse_integer(&entry.value).is_some_and(|number| SHARED.contains(&number));
-        reply.integer(if shared { i32::MAX.into() } else { 1 });
+        reply.integer(references_to(&entry.value));
         Ok(())
     })
 }

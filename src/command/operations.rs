@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use super::client::timeout;
-use super::errors::SYNTAX;
+use super::dump::{encoding_of, references_to};
+use super::errors::{NO_SUCH_KEY, SYNTAX, refused};
 use super::introspection::container_help;
 use super::numbers::{integer, small_integer};
-use super::{Client, Command, Flags, Group, Outcome, Reads, Run};
+use super::{Client, Command, Flags, Group, Outcome, Reads, Run, rdb};
 use crate::protocol::{Args, Reply};
 
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
@@ -40,7 +41,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new(Group::Cluster, "readwrite", 1, Run::Local(no_cluster))
         .flags(ALWAYS.and(Flags::FAST))
         .help("READWRITE", "Refused: this is no cluster"),
-    Command::new(Group::Server, "debug", -2, Run::Local(container_help))
+    Command::new(Group::Server, "debug", -2, Run::Local(no_such_debug))
         .flags(DEBUG)
         .subcommands(SUBCOMMANDS)
         .help("DEBUG subcommand", "For tests, where enable-debug-command allows it"),
@@ -56,6 +57,10 @@ const SUBCOMMANDS: &[Command] = &[
             "DEBUG SET-ACTIVE-EXPIRE 0 | 1",
             "Whether expired keys are removed in the background",
         ),
+    Command::new(Group::Server, "debug|object", 3, Run::Read(object)).flags(DEBUG).help(
+        "DEBUG OBJECT key",
+        "How Redis would keep the value if it were SET, and the length of its serialised form",
+    ),
     Command::new(Group::Server, "debug|help", 2, Run::Local(container_help))
         .flags(DEBUG)
         .help("DEBUG HELP", "Lists these subcommands"),
@@ -113,6 +118,25 @@ fn no_cluster(_: &mut dyn Client, _: Args<'_>, _: &mut Reply<'_>) -> Outcome {
     Err("ERR This instance has cluster support disabled".into())
 }
 
+fn no_such_debug(_: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outcome {
+    let name = String::from_utf8_lossy(&args[1]);
+    Err(refused(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
+    )))
+}
+
+/// There is no address to tell, nor a time of the last use.
+fn object(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    let entry = db.get(&args[2])?.ok_or(NO_SUCH_KEY)?;
+    let (encoding, references) = (encoding_of(&entry.value), references_to(&entry.value));
+    reply.simple(&format!(
+        "Value at:0x0 refcount:{references} encoding:{encoding} serializedlength:{} lru:0 \
+         lru_seconds_idle:0",
+        rdb::encoded_len(&entry.value)
+    ));
+    Ok(())
+}
+
 fn sleep(_: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let seconds = std::str::from_utf8(&args[2]).ok().and_then(|text| text.parse::<f64>().ok());
     // What is no number is none, as in Redis.
@@ -153,6 +177,21 @@ mod tests {
             ("bgrewriteaof", "+Background append only file rewriting started"),
             ("debug sleep 0", "+OK"),
             ("debug set-active-expire 1", "+OK"),
+            ("debug object a", "-ERR no such key"),
+            ("set a 300", "+OK"),
+            (
+                "debug object a",
+                "+Value at:0x0 refcount:2147483647 encoding:int serializedlength:3 lru:0 \
+                 lru_seconds_idle:0",
+            ),
+            (
+                "debug sleep",
+                "-ERR unknown subcommand or wrong number of arguments for 'sleep'. Try DEBUG HELP.",
+            ),
+            (
+                "debug jmap x",
+                "-ERR unknown subcommand or wrong number of arguments for 'jmap'. Try DEBUG HELP.",
+            ),
         ]);
     }
 }

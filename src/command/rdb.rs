@@ -18,8 +18,10 @@
 use super::string::MAX_VALUE;
 use crate::protocol::parse_integer;
 
-/// The version that Redis 7.0 writes: the newest that is read.
+/// The version that is written, as by Redis 7.0: any newer Redis takes it.
 const VERSION: u16 = 10;
+/// The newest that is read, of Redis 7.4: a string looks the same in all of them.
+const NEWEST: u16 = 12;
 /// Version and checksum.
 const FOOTER: usize = 10;
 const TYPE_STRING: u8 = 0;
@@ -58,6 +60,11 @@ pub(super) fn encode(value: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The length of the payload of a value without what is the same for all.
+pub(super) fn encoded_len(value: &[u8]) -> usize {
+    encode(value).len() - 1 - FOOTER
+}
+
 /// The number that `value` is the decimal form of, if it fits into 32 bits.
 fn short_number(value: &[u8]) -> Option<i32> {
     let short = value.len() <= LONGEST_SHORT_NUMBER;
@@ -92,7 +99,7 @@ fn push_length(out: &mut Vec<u8>, len: usize) {
 pub(super) fn decode(payload: &[u8]) -> Result<Vec<u8>, Fault> {
     let (body, checksum) = payload.split_last_chunk::<8>().ok_or(Fault::Footer)?;
     let (content, version) = body.split_last_chunk::<2>().ok_or(Fault::Footer)?;
-    if u16::from_le_bytes(*version) > VERSION || u64::from_le_bytes(*checksum) != crc64(body) {
+    if u16::from_le_bytes(*version) > NEWEST || u64::from_le_bytes(*checksum) != crc64(body) {
         return Err(Fault::Footer);
     }
     // Bytes behind the value are let be, as Redis lets them.
@@ -257,9 +264,22 @@ mod tests {
 
     /// A payload around these bytes.
     fn sealed(content: &[u8]) -> Vec<u8> {
-        let mut payload = [content, &VERSION.to_le_bytes()].concat();
+        sealed_by(VERSION, content)
+    }
+
+    fn sealed_by(version: u16, content: &[u8]) -> Vec<u8> {
+        let mut payload = [content, &version.to_le_bytes()].concat();
         payload.extend(crc64(&payload).to_le_bytes());
         payload
+    }
+
+    /// Of any Redis 7, and of the ones before.
+    #[test]
+    fn payloads_of_several_versions_are_read() {
+        for version in [1, 6, 9, 10, 11, 12] {
+            assert_eq!(decode(&sealed_by(version, b"\x00\x01x")).as_deref(), Ok(&b"x"[..]));
+        }
+        assert_eq!(decode(&sealed_by(13, b"\x00\x01x")), Err(Fault::Footer));
     }
 
     #[test]
@@ -300,12 +320,7 @@ mod tests {
     fn unsound_payloads_are_refused() {
         let mut flipped = encode(b"value");
         flipped[3] ^= 1;
-        let newer = {
-            let mut payload = [&b"\x00\x01x"[..], &11_u16.to_le_bytes()].concat();
-            payload.extend(crc64(&payload).to_le_bytes());
-            payload
-        };
-        for payload in [&b""[..], b"123456789", &flipped, &newer] {
+        for payload in [&b""[..], b"123456789", &flipped] {
             assert_eq!(decode(payload), Err(Fault::Footer));
         }
         for content in [

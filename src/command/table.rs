@@ -248,9 +248,13 @@ pub fn commands() -> impl Iterator<Item = &'static Command> + Clone {
 pub fn prepare(args: Args<'_>) -> Result<&'static Command, Cow<'static, str>> {
     let Some(command) = args.get(0).and_then(lookup) else { return Err(unknown(args)) };
     let command = match args.get(1) {
-        Some(name) if !command.subcommands.is_empty() => {
-            command.subcommand(name).ok_or_else(|| unknown_subcommand(command, name))?
-        }
+        Some(name) if !command.subcommands.is_empty() => match command.subcommand(name) {
+            Some(sub) if sub.takes(args.len()) => sub,
+            // DEBUG has no subcommands in the table of Redis: what it makes of its words comes last.
+            _ if command.flags.contain(Flags::PROTECTED) => command,
+            Some(sub) => sub,
+            None => return Err(unknown_subcommand(command, name)),
+        },
         _ => command,
     };
     if command.takes(args.len()) {
