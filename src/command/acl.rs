@@ -1,6 +1,6 @@
 //! ACL, as far as one user and no rules go.
 
-use super::errors::refused;
+use super::errors::{refused, wrong_words};
 use super::introspection::{categories, container_help};
 use super::{Client, Command, Flags, Group, Outcome, Run, commands};
 use crate::protocol::{Args, Reply};
@@ -66,12 +66,7 @@ fn users(_: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 
 fn cat(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let names: Vec<&str> = match args.get(2) {
-        _ if args.len() > 3 => {
-            return Err(refused(
-                "ERR unknown subcommand or wrong number of arguments for 'cat'. Try ACL HELP."
-                    .to_owned(),
-            ));
-        }
+        _ if args.len() > 3 => return Err(wrong_words(args)),
         None => CATEGORIES.to_vec(),
         Some(category) => {
             let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(category);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::connection::check_name;
-use super::errors::{SYNTAX, refused};
+use super::errors::{SYNTAX, refused, wrong_words};
 use super::introspection::container_help;
 use super::numbers::{integer, integer_or};
 use super::{Abort, Client, Command, Flags, Group, Outcome, Run};
@@ -241,7 +241,7 @@ fn reply_mode(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) ->
 
 fn pause(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let all = match args.get(3) {
-        _ if args.len() > 4 => return Err(SYNTAX.into()),
+        _ if args.len() > 4 => return Err(wrong_words(args)),
         None => true,
         Some(mode) if mode.eq_ignore_ascii_case(b"all") => true,
         Some(mode) if mode.eq_ignore_ascii_case(b"write") => false,
@@ -277,6 +277,9 @@ fn no_evict(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> O
 }
 
 fn unblock(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    if args.len() > 4 {
+        return Err(wrong_words(args));
+    }
     let reason =
         |word: &[u8]| [&b"timeout"[..], b"error"].iter().any(|r| word.eq_ignore_ascii_case(r));
     if args.len() == 4 && !reason(&args[3]) {
@@ -353,6 +356,15 @@ mod tests {
             ("client no-evict foo", "-ERR syntax error"),
             ("client no-evict on", "+OK"),
             ("client unblock 1", ":0"),
+            (
+                "client pause 1 write x",
+                "-ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.",
+            ),
+            (
+                "client UNBLOCK 1 error x",
+                "-ERR unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT \
+                 HELP.",
+            ),
             ("client unblock x", "-ERR value is not an integer or out of range"),
             ("client unblock 1 foo", "-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
         ]);

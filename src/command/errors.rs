@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::Abort;
+use crate::protocol::Args;
 
 pub(super) const SYNTAX: &str = "ERR syntax error";
 pub(super) const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
@@ -24,4 +25,14 @@ pub(super) fn wrong_arity(name: &str) -> Abort {
 /// The expiry is not positive, or overflows.
 pub(super) fn invalid_expiry(name: &str) -> Abort {
     refused(format!("ERR invalid expire time in '{name}' command"))
+}
+
+/// A subcommand that is known by its name does not take so many words; Redis tells it like one that is
+/// unknown.
+pub(super) fn wrong_words(args: Args<'_>) -> Abort {
+    let [container, name] = [0, 1].map(|at| String::from_utf8_lossy(args.get(at).unwrap_or_default()));
+    let container = container.to_uppercase();
+    refused(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP."
+    ))
 }

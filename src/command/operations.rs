@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::client::timeout;
 use super::dump::{encoding_of, references_to};
-use super::errors::{NO_SUCH_KEY, SYNTAX, refused};
+use super::errors::{NO_SUCH_KEY, SYNTAX, wrong_words};
 use super::introspection::container_help;
 use super::numbers::{integer, small_integer};
 use super::{Client, Command, Flags, Group, Outcome, Reads, Run, rdb};
@@ -119,10 +119,7 @@ fn no_cluster(_: &mut dyn Client, _: Args<'_>, _: &mut Reply<'_>) -> Outcome {
 }
 
 fn no_such_debug(_: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outcome {
-    let name = String::from_utf8_lossy(&args[1]);
-    Err(refused(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
-    )))
+    Err(wrong_words(args))
 }
 
 /// There is no address to tell, nor a time of the last use.

@@ -2,7 +2,7 @@
 //! server before they begin, and clients that ask before they load, hear what a Redis without any
 //! would tell them.
 
-use super::errors::refused;
+use super::errors::{refused, wrong_words};
 use super::introspection::container_help;
 use super::{Client, Command, Flags, Group, Outcome, Run, Writes};
 use crate::protocol::{Args, Reply};
@@ -59,10 +59,7 @@ fn flush_scripts(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> O
 /// A write to Redis, and so in the order of the writes here.
 fn flush_functions(_: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     if args.len() > 3 {
-        let name = String::from_utf8_lossy(&args[1]);
-        return Err(refused(format!(
-            "ERR unknown subcommand or wrong number of arguments for '{name}'. Try FUNCTION HELP."
-        )));
+        return Err(wrong_words(args));
     }
     if !says_how(args) {
         return Err("ERR FUNCTION FLUSH only supports SYNC|ASYNC option".into());

@@ -1,6 +1,6 @@
 //! SLOWLOG: the commands that took longest.
 
-use super::errors::refused;
+use super::errors::wrong_words;
 use super::introspection::container_help;
 use super::numbers::integer_or;
 use super::{Client, Command, Flags, Group, Outcome, Run};
@@ -50,12 +50,7 @@ fn get(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcom
     const DEFAULT: usize = 10;
     const TOO_SMALL: &str = "ERR count should be greater than or equal to -1";
     let count = match args.get(2) {
-        _ if args.len() > 3 => {
-            return Err(refused(
-                "ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP."
-                    .to_owned(),
-            ));
-        }
+        _ if args.len() > 3 => return Err(wrong_words(args)),
         None => DEFAULT,
         Some(word) => match integer_or(word, TOO_SMALL)? {
             -1 => usize::MAX,

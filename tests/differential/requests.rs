@@ -27,6 +27,13 @@ move K a|move K b|swapdb a b|select a|select b|flushdb|flushall async|flushdb V|
 multi|multi|exec|exec|exec|discard|watch K|watch K K|unwatch|\
 ping|ping V|echo V|client setname K|client getname|hello V|hello J V V|auth V|auth V V|time|command getkeys K K|\
 command getkeys set K V|command getkeys mset KV*|nosuch K|K V|\
+command getkeysandflags K K|command getkeysandflags set K V S*|command getkeysandflags bitfield K G W|\
+client V|client K V|client no-evict V|client no-evict on|client no-evict off|client kill V|\
+client kill id 0|client kill id x|client kill id 999999999|client kill addr V|client kill type V|\
+client kill type pubsub|client kill user V|client kill user default id 999999999|client list type V|\
+client list type master|client list id x|client unblock I V|client unblock 999999999|client getredir|\
+client trackinginfo|client unpause|client pause x|client pause -1 V|client reply V|hello 2 setname V|\
+memory usage K|memory usage K samples I|memory usage K V V|debug sleep V|debug V|\
 script exists V*|script flush|script flush V|function flush|function flush V|function list|\
 function list V V";
 
