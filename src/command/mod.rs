@@ -23,6 +23,7 @@ mod client;
 mod clock;
 mod connection;
 mod counter;
+mod debug;
 mod dump;
 mod errors;
 mod expire;

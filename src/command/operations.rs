@@ -1,19 +1,13 @@
-//! What is asked of a server by its operators and by tests: how it is replicated (not at all), whether
-//! writes are safe, a compaction, and DEBUG.
-
-use std::time::Duration;
+//! What is asked of a server by its operators: how it is replicated (not at all), whether writes are
+//! safe, a compaction.
 
 use super::client::timeout;
-use super::dump::{encoding_of, references_to};
-use super::errors::{NO_SUCH_KEY, SYNTAX, wrong_words};
-use super::introspection::container_help;
 use super::numbers::{integer, small_integer};
-use super::{Client, Command, Flags, Group, Outcome, Reads, Run, rdb};
+use super::{Client, Command, Flags, Group, Outcome, Run};
 use crate::protocol::{Args, Reply};
 
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
 const OPERATION: Flags = Flags::ADMIN.and(Flags::NOSCRIPT);
-const DEBUG: Flags = OPERATION.and(ALWAYS).and(Flags::PROTECTED);
 
 pub(super) const COMMANDS: &[Command] = &[
     Command::new(Group::Server, "role", 1, Run::Local(role))
@@ -41,29 +35,6 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new(Group::Cluster, "readwrite", 1, Run::Local(no_cluster))
         .flags(ALWAYS.and(Flags::FAST))
         .help("READWRITE", "Refused: this is no cluster"),
-    Command::new(Group::Server, "debug", -2, Run::Local(no_such_debug))
-        .flags(DEBUG)
-        .subcommands(SUBCOMMANDS)
-        .help("DEBUG subcommand", "For tests, where enable-debug-command allows it"),
-];
-
-const SUBCOMMANDS: &[Command] = &[
-    Command::new(Group::Server, "debug|sleep", 3, Run::Scan(sleep))
-        .flags(DEBUG)
-        .help("DEBUG SLEEP seconds", "Holds this connection up for so long, not the others"),
-    Command::new(Group::Server, "debug|set-active-expire", 3, Run::Local(set_active_expire))
-        .flags(DEBUG)
-        .help(
-            "DEBUG SET-ACTIVE-EXPIRE 0 | 1",
-            "Whether expired keys are removed in the background",
-        ),
-    Command::new(Group::Server, "debug|object", 3, Run::Read(object)).flags(DEBUG).help(
-        "DEBUG OBJECT key",
-        "How Redis would keep the value if it were SET, and the length of its serialised form",
-    ),
-    Command::new(Group::Server, "debug|help", 2, Run::Local(container_help))
-        .flags(DEBUG)
-        .help("DEBUG HELP", "Lists these subcommands"),
 ];
 
 fn role(_: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -118,41 +89,6 @@ fn no_cluster(_: &mut dyn Client, _: Args<'_>, _: &mut Reply<'_>) -> Outcome {
     Err("ERR This instance has cluster support disabled".into())
 }
 
-fn no_such_debug(_: &mut dyn Client, args: Args<'_>, _: &mut Reply<'_>) -> Outcome {
-    Err(wrong_words(args))
-}
-
-/// There is no address to tell, nor a time of the last use.
-fn object(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let entry = db.get(&args[2])?.ok_or(NO_SUCH_KEY)?;
-    let (encoding, references) = (encoding_of(&entry.value), references_to(&entry.value));
-    reply.simple(&format!(
-        "Value at:0x0 refcount:{references} encoding:{encoding} serializedlength:{} lru:0 \
-         lru_seconds_idle:0",
-        rdb::encoded_len(&entry.value)
-    ));
-    Ok(())
-}
-
-fn sleep(_: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let seconds = std::str::from_utf8(&args[2]).ok().and_then(|text| text.parse::<f64>().ok());
-    // What is no number is none, as in Redis.
-    let time = Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default();
-    std::thread::sleep(time);
-    reply.ok();
-    Ok(())
-}
-
-fn set_active_expire(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    match &args[2] {
-        b"0" => client.set_active_expiry(false),
-        b"1" => client.set_active_expiry(true),
-        _ => return Err(SYNTAX.into()),
-    }
-    reply.ok();
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::transcript;
@@ -172,23 +108,6 @@ mod tests {
             ("waitaof 2 0 10", "-ERR value is out of range, value must between 0 and 1"),
             ("readonly", "-ERR This instance has cluster support disabled"),
             ("bgrewriteaof", "+Background append only file rewriting started"),
-            ("debug sleep 0", "+OK"),
-            ("debug set-active-expire 1", "+OK"),
-            ("debug object a", "-ERR no such key"),
-            ("set a 300", "+OK"),
-            (
-                "debug object a",
-                "+Value at:0x0 refcount:2147483647 encoding:int serializedlength:3 lru:0 \
-                 lru_seconds_idle:0",
-            ),
-            (
-                "debug sleep",
-                "-ERR unknown subcommand or wrong number of arguments for 'sleep'. Try DEBUG HELP.",
-            ),
-            (
-                "debug jmap x",
-                "-ERR unknown subcommand or wrong number of arguments for 'jmap'. Try DEBUG HELP.",
-            ),
         ]);
     }
 }

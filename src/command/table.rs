@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Keys, Run, acl, backup, bitfield, bits, client, connection, counter, dump, expire, help,
+    Keys, Run, acl, backup, bitfield, bits, client, connection, counter, debug, dump, expire, help,
     introspection, keys, latency, lcs, lookup, memory, operations, ordered, scripts, server,
     slowlog, string, transaction,
 };
@@ -230,6 +230,7 @@ pub(super) static FAMILIES: &[&[Command]] = &[
     latency::COMMANDS,
     memory::COMMANDS,
     operations::COMMANDS,
+    debug::COMMANDS,
     scripts::COMMANDS,
     acl::COMMANDS,
     backup::COMMANDS,

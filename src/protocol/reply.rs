@@ -104,6 +104,14 @@ impl<'a> Reply<'a> {
         });
     }
 
+    /// An integer of any size, in decimal digits; a byte string in RESP2.
+    pub fn big_number(&mut self, digits: &str) {
+        match self.version {
+            Version::Resp2 => self.bulk(digits.as_bytes()),
+            Version::Resp3 => self.line(b'(', digits.as_bytes()),
+        }
+    }
+
     /// A floating point number in the fewest digits that are read back as the same; `inf`, `-inf`
     /// or `nan`. A byte string in RESP2.
     pub fn double(&mut self, value: f64) {
@@ -203,6 +211,16 @@ impl<'a> Reply<'a> {
             Version::Resp2 => self.array(len),
             Version::Resp3 => self.header(b'>', len, 0),
         }
+    }
+
+    /// Opens what is told beside a reply, and can be passed over: the caller writes `len` pairs next, and
+    /// then the reply. False, and nothing is opened, in RESP2, which has no such thing.
+    pub fn attribute(&mut self, len: usize) -> bool {
+        let has = self.version == Version::Resp3;
+        if has {
+            self.header(b'|', len, 0);
+        }
+        has
     }
 
     /// Replies that were encoded before, in this version.
