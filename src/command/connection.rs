@@ -1,6 +1,6 @@
 //! The connection itself: greeting, leaving, the protocol's version.
 
-use super::errors::{NO_SUCH_DATABASE, refused, wrong_arity};
+use super::errors::{NO_SUCH_DATABASE, refused, shown, wrong_arity};
 use super::numbers::{integer_or, small_integer};
 use super::{Abort, Client, Command, Flags, Group, Outcome, REDIS_VERSION, Run};
 use crate::protocol::{Args, Reply, Version};
@@ -55,35 +55,31 @@ fn quit(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome 
     Ok(())
 }
 
-/// Every option is read before any takes effect, but for AUTH, as in Redis.
+/// As in Redis, AUTH and SETNAME take effect as they are read, whatever comes behind them.
 fn hello(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let version = match args.get(1) {
         Some(word) => parse_version(word)?,
         None => client.version(),
     };
-    let mut name = None;
     let mut words = args.iter().skip(2);
     while let Some(option) = words.next() {
         if option.eq_ignore_ascii_case(b"auth") && words.len() >= 2 {
             let user = words.next().unwrap_or_default();
             log_in(client, user, words.next().unwrap_or_default())?;
         } else if option.eq_ignore_ascii_case(b"setname") && words.len() >= 1 {
-            name = Some(check_name(words.next().unwrap_or_default())?);
+            client.set_name(check_name(words.next().unwrap_or_default())?);
         } else {
-            let option = String::from_utf8_lossy(option);
+            let option = shown(option);
             return Err(refused(format!("ERR Syntax error in HELLO option '{option}'")));
         }
     }
     if !client.is_authenticated() {
         return Err(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise \
-                    the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the \
-                    client and select the RESP protocol version at the same time"
+                    the HELLO AUTH <user> <pass> option can be used to authenticate the client and \
+                    select the RESP protocol version at the same time"
                 .into(),
         );
-    }
-    if let Some(name) = name {
-        client.set_name(name);
     }
     client.set_version(version);
     let mut greeting = Vec::new();
