@@ -1,6 +1,6 @@
 //! ACL, as far as one user and no rules go.
 
-use super::errors::{refused, wrong_words};
+use super::errors::{refused, shown, wrong_words};
 use super::introspection::{categories, container_help};
 use super::{Client, Command, Flags, Group, Outcome, Run, commands};
 use crate::protocol::{Args, Reply};
@@ -71,7 +71,7 @@ fn cat(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
         Some(category) => {
             let is = |name: &str| name.as_bytes().eq_ignore_ascii_case(category);
             if !CATEGORIES.iter().any(|known| is(known)) {
-                let category = String::from_utf8_lossy(category);
+                let category = shown(category);
                 return Err(refused(format!("ERR Unknown category '{category}'")));
             }
             let rows = commands().flat_map(|row| std::iter::once(row).chain(row.subcommands));

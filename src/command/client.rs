@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::connection::check_name;
-use super::errors::{SYNTAX, refused, wrong_words};
+use super::errors::{SYNTAX, refused, shown, wrong_words};
 use super::introspection::container_help;
 use super::numbers::{integer, integer_or};
 use super::{Abort, Client, Command, Flags, Group, Outcome, Run};
@@ -128,11 +128,11 @@ fn setinfo(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome
     let attribute = &args[2];
     let known = [&b"lib-name"[..], b"lib-ver"].iter().any(|a| attribute.eq_ignore_ascii_case(a));
     if !known {
-        let attribute = String::from_utf8_lossy(attribute);
+        let attribute = shown(attribute);
         return Err(refused(format!("ERR Unrecognized option '{attribute}'")));
     }
     if !args[3].iter().all(u8::is_ascii_graphic) {
-        let attribute = String::from_utf8_lossy(attribute);
+        let attribute = shown(attribute);
         return Err(refused(format!(
             "ERR {attribute} cannot contain spaces, newlines or special characters."
         )));
@@ -173,7 +173,7 @@ fn is_normal(name: &[u8]) -> Result<bool, Abort> {
     if ["normal", "master", "replica", "slave", "pubsub"].iter().any(|known| is(known)) {
         return Ok(is("normal"));
     }
-    Err(refused(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name))))
+    Err(refused(format!("ERR Unknown client type '{}'", shown(name))))
 }
 
 fn kill(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
@@ -198,7 +198,7 @@ fn kill_filter(args: Args<'_>) -> Result<ClientFilter, Abort> {
     while let Some(option) = words.next() {
         let is = |name: &[u8]| option.eq_ignore_ascii_case(name);
         let value = words.next().ok_or(SYNTAX)?;
-        let text = || String::from_utf8_lossy(value).into_owned();
+        let text = || shown(value).into_owned();
         if is(b"id") {
             const INVALID: &str = "ERR client-id should be greater than 0";
             let id = u64::try_from(integer_or(value, INVALID)?).map_err(|_| INVALID)?;

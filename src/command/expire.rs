@@ -1,6 +1,6 @@
 //! When keys end. A moment is kept in milliseconds since 1970; one that is past ends the key now.
 
-use super::errors::{invalid_expiry, refused};
+use super::errors::{invalid_expiry, refused, shown};
 use super::numbers::integer;
 use super::options::Unit;
 use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Writes, now_ms};
@@ -86,7 +86,7 @@ impl Condition {
             } else if is(b"lt") {
                 condition.earlier = true;
             } else {
-                let word = String::from_utf8_lossy(word);
+                let word = shown(word);
                 return Err(refused(format!("ERR Unsupported option {word}")));
             }
         }

@@ -1,7 +1,7 @@
 //! LATENCY: how long commands took, and when they took longest: spikes are noted from
 //! `latency-monitor-threshold` on. Beside `command` and `fast-command` there are no events.
 
-use super::errors::refused;
+use super::errors::{refused, shown};
 use super::introspection::{by_full_name, container_help};
 use super::{Client, Command, Flags, Group, Outcome, Run};
 use crate::protocol::{Args, Reply};
@@ -121,7 +121,7 @@ fn history(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Ou
 fn graph(client: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     const WIDTH: usize = 40;
     let Some(event) = event(client, &args[2]) else {
-        let event = String::from_utf8_lossy(&args[2]);
+        let event = shown(&args[2]);
         return Err(refused(format!("ERR No samples available for event '{event}'")));
     };
     let most = event.samples.iter().map(|(_, millis)| *millis).max().unwrap_or(0).max(1);
@@ -148,7 +148,10 @@ fn doctor(client: &mut dyn Client, _: Args<'_>, reply: &mut Reply<'_>) -> Outcom
     for LatencyEvent { name, samples, most } in client.latency_events() {
         let sum: u64 = samples.iter().map(|(_, millis)| millis).sum();
         let mean = sum.checked_div(samples.len() as u64).unwrap_or(0);
-        text += &format!("{name}: {} spikes, {mean} ms on average, {most} ms at most.\n", samples.len());
+        text += &format!(
+            "{name}: {} spikes, {mean} ms on average, {most} ms at most.\n",
+            samples.len()
+        );
     }
     text += "A command that takes latency-monitor-threshold milliseconds is a spike; with 0 none is. \
              LATENCY HISTOGRAM has how long each command took, SLOWLOG GET the slowest ones, and INFO \

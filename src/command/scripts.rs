@@ -2,7 +2,7 @@
 //! server before they begin, and clients that ask before they load, hear what a Redis without any
 //! would tell them.
 
-use super::errors::{refused, wrong_words};
+use super::errors::{refused, shown, wrong_words};
 use super::introspection::container_help;
 use super::{Client, Command, Flags, Group, Outcome, Run, Writes};
 use crate::protocol::{Args, Reply};
@@ -84,7 +84,7 @@ fn list(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
             words.next().ok_or("ERR library name argument was not given")?;
             name = true;
         } else {
-            let word = String::from_utf8_lossy(word);
+            let word = shown(word);
             return Err(refused(format!("ERR Unknown argument {word}")));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::errors::printed;
 use super::{
     Keys, Run, acl, backup, bitfield, bits, client, connection, counter, debug, dump, expire, help,
     introspection, keys, latency, lcs, lookup, memory, operations, ordered, scripts, server,
@@ -277,25 +278,19 @@ fn unknown(args: Args<'_>) -> Cow<'static, str> {
         }
         let room = QUOTED - words.len();
         words.push(b'\'');
-        words.extend_from_slice(quoted(word, room));
+        words.extend_from_slice(printed(word, room));
         words.extend_from_slice(b"' ");
     }
-    let name = String::from_utf8_lossy(quoted(args.get(0).unwrap_or_default(), QUOTED));
+    let name = String::from_utf8_lossy(printed(args.get(0).unwrap_or_default(), QUOTED));
     let words = String::from_utf8_lossy(&words);
     Cow::Owned(format!("ERR unknown command '{name}', with args beginning with: {words}"))
 }
 
 #[cold]
 fn unknown_subcommand(command: &Command, name: &[u8]) -> Cow<'static, str> {
-    let name = String::from_utf8_lossy(quoted(name, QUOTED));
+    let name = String::from_utf8_lossy(printed(name, QUOTED));
     let container = command.name.to_ascii_uppercase();
     Cow::Owned(format!("ERR unknown subcommand '{name}'. Try {container} HELP."))
-}
-
-/// What Redis's `%.*s` prints of a word.
-fn quoted(word: &[u8], room: usize) -> &[u8] {
-    let end = word.iter().position(|&byte| byte == 0).unwrap_or(word.len());
-    &word[..end.min(room)]
 }
 
 /// Whether a request's first word gives away that a browser was made to send it: the connection is
