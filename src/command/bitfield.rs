@@ -175,15 +175,19 @@ fn bitfield(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     let changing = operations.iter().filter(|operation| !matches!(operation.action, Action::Get));
     let len = changing.map(|operation| operation.field.end()).max().unwrap_or(0);
     let (mut value, expires_at) = owned_value(db, &args[1], len)?;
+    let mut changed = value.len() < len;
     value.resize(value.len().max(len), 0);
     reply.array(operations.len());
     for operation in operations {
-        match run(operation, &mut value) {
+        let before = operation.field.read(&value);
+        let outcome = run(operation, &mut value);
+        changed |= operation.field.read(&value) != before;
+        match outcome {
             Some(number) => reply.integer(number as i64),
             None => reply.null(),
         }
     }
-    db.put(&args[1], &value, expires_at)
+    if changed { db.put(&args[1], &value, expires_at) } else { Ok(()) }
 }
 
 /// What an operation replies with; None if it was not done.

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::errors::SYNTAX;
 use super::numbers::{clamp, integer, is_backwards};
-use super::string::{MAX_VALUE, owned_value};
+use super::string::{MAX_VALUE, owned};
 use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Writes};
 use crate::protocol::{Args, Reply, parse_integer};
 
@@ -58,6 +58,7 @@ fn mask(place: usize) -> u8 {
     0x80 >> (place % 8)
 }
 
+/// As in Redis, it is no change of the key if the bit is there as it should be.
 fn setbit(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let place = offset(&args[2], None)?;
     let set = match parse_integer(&args[3]) {
@@ -65,17 +66,20 @@ fn setbit(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome
         Some(1) => true,
         _ => return Err(BAD_BIT.into()),
     };
-    let (mut value, expires_at) = owned_value(db, &args[1], place / 8 + 1)?;
+    let entry = db.get(&args[1])?;
+    let old = entry.as_ref().is_some_and(|entry| bit(&entry.value, place));
+    reply.integer(old.into());
+    if old == set && entry.as_ref().is_some_and(|entry| place / 8 < entry.value.len()) {
+        return Ok(());
+    }
+    let (mut value, expires_at) = owned(entry.as_ref(), place / 8 + 1);
     value.resize(value.len().max(place / 8 + 1), 0);
-    let old = bit(&value, place);
     if set {
         value[place / 8] |= mask(place);
     } else {
         value[place / 8] &= !mask(place);
     }
-    db.put(&args[1], &value, expires_at)?;
-    reply.integer(old.into());
-    Ok(())
+    db.put(&args[1], &value, expires_at)
 }
 
 fn getbit(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {

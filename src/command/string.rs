@@ -249,10 +249,15 @@ pub(super) fn owned_value(
     key: &[u8],
     room: usize,
 ) -> Result<(Vec<u8>, Option<u64>), Abort> {
-    let Some(entry) = db.get(key)? else { return Ok((Vec::with_capacity(room), None)) };
+    Ok(owned(db.get(key)?.as_ref(), room))
+}
+
+/// The same of a value that was looked up.
+pub(super) fn owned(entry: Option<&Entry<'_>>, room: usize) -> (Vec<u8>, Option<u64>) {
+    let Some(entry) = entry else { return (Vec::with_capacity(room), None) };
     let mut value = Vec::with_capacity(room.max(entry.value.len()));
     value.extend_from_slice(&entry.value);
-    Ok((value, entry.expires_at))
+    (value, entry.expires_at)
 }
 
 fn append(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
