@@ -141,6 +141,12 @@ fn calls_are_counted_exactly_and_timed_by_samples() {
     let Value::Array(buckets) = &figures[3] else { panic!("{figures:?}") };
     let Some(Value::Integer(counted)) = buckets.last() else { panic!("{buckets:?}") };
     assert!((*counted - CALLS as i64).abs() <= 128, "{counted}");
+    // Counted anew, the first ones are all timed again.
+    assert_eq!(says(&mut client, "config resetstat"), ok());
+    says(&mut client, "get k");
+    let Value::Array(rows) = says(&mut client, "latency histogram get") else { panic!() };
+    let Some(Value::Array(figures)) = rows.get(1) else { panic!("{rows:?}") };
+    assert!(matches!(&figures[3], Value::Array(buckets) if !buckets.is_empty()), "{figures:?}");
 }
 
 /// The words of an entry of the slow log.
@@ -224,7 +230,10 @@ fn a_transaction_is_counted_command_by_command() {
     assert_eq!(calls("del"), None);
     let errors = info(&mut client, "errorstats");
     // INCR, and an AUTH without a password.
-    assert_eq!((&*errors["errorstat_ERR"], &*errors["errorstat_EXECABORT"]), ("count=2", "count=1"));
+    assert_eq!(
+        (&*errors["errorstat_ERR"], &*errors["errorstat_EXECABORT"]),
+        ("count=2", "count=1")
+    );
     let Value::Array(entries) = says(&mut client, "slowlog get -1") else { panic!("SLOWLOG") };
     let names: Vec<String> = entries.iter().map(slow_words).collect();
     let logged = |line: &str| names.iter().filter(|name| *name == line).count();

@@ -158,6 +158,7 @@ impl Book {
     /// Counts from here on.
     pub fn reset(&self, others: Others) {
         *lock(&self.before) = self.all(others);
+        lock(&self.tallies).iter().for_each(|tally| tally.restarted.store(true, Relaxed));
     }
 
     /// For the main thread, now and then: reckons the rates since it did so before.

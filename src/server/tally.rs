@@ -9,7 +9,7 @@
 //! of these. See [`Meter::metered`].
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::batch::Metered;
@@ -46,6 +46,8 @@ pub struct Tally {
     pub errors: Mutex<BTreeMap<String, u64>>,
     pub hits: AtomicU64,
     pub misses: AtomicU64,
+    /// Set by who counts anew: the first calls from now on are to be timed again.
+    pub restarted: AtomicBool,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -57,6 +59,8 @@ fn add(counter: &AtomicU64, n: u64) {
 pub struct Meter {
     numbers: Numbers,
     tally: Arc<Tally>,
+    /// By number: the calls that there had been when it was last counted anew.
+    before: Box<[u64]>,
 }
 
 impl Default for Meter {
@@ -67,8 +71,10 @@ impl Default for Meter {
             errors: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            restarted: AtomicBool::new(false),
         };
-        Meter { numbers: Numbers::default(), tally: Arc::new(tally) }
+        let before = numbered().iter().map(|_| 0).collect();
+        Meter { numbers: Numbers::default(), tally: Arc::new(tally), before }
     }
 }
 
@@ -82,7 +88,10 @@ impl Meter {
     #[inline]
     pub fn metered(&mut self, command: &'static Command, bytes: usize, live: &Live) -> Metered {
         let number = self.numbers.of(command);
-        let calls = self.tally.commands[number].calls.load(Relaxed);
+        if self.tally.restarted.load(Relaxed) {
+            self.restart();
+        }
+        let calls = self.tally.commands[number].calls.load(Relaxed) - self.before[number];
         // A negative number, which logs nothing, is a large one here.
         let curious = (live.slowlog_slower_than.get() as u64) < CURIOUS;
         let weight = if calls < EXACT || bytes > LARGE || curious || may_take_long(command) {
@@ -93,6 +102,14 @@ impl Meter {
             0
         };
         Metered { number: number as u16, weight }
+    }
+
+    #[cold]
+    fn restart(&mut self) {
+        self.tally.restarted.store(false, Relaxed);
+        for (before, command) in self.before.iter_mut().zip(&self.tally.commands) {
+            *before = command.calls.load(Relaxed);
+        }
     }
 
     /// How a request is counted that was timed.
