@@ -134,6 +134,7 @@ fn connections_are_listed_from_any_loop() {
         "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem \
          multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp"
     );
+    assert_eq!(field(lines[2], "qbuf-free"), "0", "what is empty holds no memory");
     // Of itself it tells how it is in the middle of the turn: what has arrived, what was chosen.
     assert_eq!(field(&info, "qbuf"), "26", "{info}");
     clients[1].send(&["SELECT", "6"]);

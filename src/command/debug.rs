@@ -8,11 +8,8 @@ use super::introspection::container_help;
 use super::{Client, Command, Flags, Group, Outcome, Reads, Run, rdb};
 use crate::protocol::{Args, Reply, Version};
 
-const DEBUG: Flags = Flags::ADMIN
-    .and(Flags::NOSCRIPT)
-    .and(Flags::LOADING)
-    .and(Flags::STALE)
-    .and(Flags::PROTECTED);
+const DEBUG: Flags =
+    Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE).and(Flags::PROTECTED);
 
 pub(super) const COMMANDS: &[Command] =
     &[Command::new(Group::Server, "debug", -2, Run::Local(no_such_subcommand))
@@ -30,10 +27,13 @@ const SUBCOMMANDS: &[Command] = &[
             "DEBUG SET-ACTIVE-EXPIRE 0 | 1",
             "Whether expired keys are removed in the background",
         ),
-    Command::new(Group::Server, "debug|object", 3, Run::Read(object)).keys(2, 2, 1).flags(DEBUG).help(
-        "DEBUG OBJECT key",
-        "How Redis would keep the value if it were SET, and the length of its serialised form",
-    ),
+    Command::new(Group::Server, "debug|object", 3, Run::Read(object))
+        .keys(2, 2, 1)
+        .flags(DEBUG)
+        .help(
+            "DEBUG OBJECT key",
+            "How Redis would keep the value if it were SET, and the length of its serialised form",
+        ),
     Command::new(Group::Server, "debug|protocol", 3, Run::Local(protocol)).flags(DEBUG).help(
         "DEBUG PROTOCOL type",
         "A reply of this type, for clients to try; one that is unknown is told which there are",

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use super::{
-    Abort, Client, Command, Entry, KeyRange, Latency, LatencyEvent, Outcome, Reads, Run, Way, Writes, now_ms,
-    prepare,
+    Abort, Client, Command, Entry, KeyRange, Latency, LatencyEvent, Outcome, Reads, Run, Way,
+    Writes, now_ms, prepare,
 };
 use crate::protocol::{Args, Decoder, Kind, Limits, Reply, Version};
 

@@ -231,7 +231,9 @@ impl Service for Dispatcher {
             Verdict::Close => conn.close_after_flush(),
         }
         let input = conn.input();
-        let input = (input.len(), input.capacity() - input.len());
+        // An empty buffer goes back to the loop.
+        let room = if input.is_empty() { 0 } else { input.capacity() - input.len() };
+        let input = (input.len(), room);
         let slow = if conn.is_congested() { conn.pending_output() } else { 0 };
         conn.session.tell(input, slow);
     }

@@ -235,6 +235,7 @@ impl Exec {
         }
         let (start, begun) = (reply.mark(), txn.staged_bytes());
         reply.array(self.len());
+        self.parts.clear();
         for request in &self.queue.requests {
             let mut reply = reply.in_version(request.version);
             let (mark, begin) = (reply.mark(), Instant::now());

@@ -212,11 +212,7 @@ impl Shared {
     /// A command was timed: it may be one for the slow log, or a spike of latency. `client` tells the
     /// address and the name of who sent it.
     #[inline]
-    pub(super) fn note_time(
-        &self,
-        timed: &Timed<'_>,
-        client: impl FnOnce() -> (String, Vec<u8>),
-    ) {
+    pub(super) fn note_time(&self, timed: &Timed<'_>, client: impl FnOnce() -> (String, Vec<u8>)) {
         let live = &self.config.live;
         self.spikes.offer(live, timed.command, timed.nanos);
         self.slowlog.offer(live, timed, client);
