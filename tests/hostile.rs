@@ -150,7 +150,7 @@ fn many_changes_of_a_large_value_stay_within_bounds() {
 /// them would hold up the loop for minutes.
 #[test]
 fn a_read_of_very_many_keys_holds_up_nobody() {
-    const KEYS: usize = 500_000;
+    const KEYS: usize = 1_000_000;
     let server = Running::start(|_| {});
     let mut client = server.client();
     let mut words = vec![b"EXISTS".to_vec()];
