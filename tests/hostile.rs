@@ -213,7 +213,7 @@ fn raise_descriptors() -> usize {
 #[test]
 fn ten_thousand_idle_connections_cost_little() {
     const SPARE: usize = 300;
-    const MOST_EACH: usize = 4 * 1024;
+    const MOST_EACH: usize = 1024;
     let allowed = raise_descriptors();
     let connections = 10_000.min(allowed.saturating_sub(SPARE));
     if connections < 10_000 {

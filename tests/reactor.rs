@@ -25,6 +25,8 @@ struct Lines {
     worker: Option<Sender<(ConnId, Vec<u8>)>>,
     events: Sender<Event>,
     waiting: Vec<(ConnId, Vec<u8>)>,
+    /// Bytes of `big` replies.
+    made: usize,
 }
 
 #[derive(Debug, PartialEq)]
@@ -34,9 +36,14 @@ enum Event {
     Stale(bool),
     Paused(ConnId),
     Timer(u64),
+    Held,
+    /// So many bytes of `big` replies have not been sent.
+    Unsent(usize),
 }
 
 enum Mail {
+    /// Holds the loop until something comes.
+    Hold(Receiver<()>),
     Reply(ConnId, Vec<u8>),
     Probe(ConnId),
     Resume(ConnId),
@@ -64,6 +71,7 @@ impl Lines {
                 let len: usize = String::from_utf8_lossy(rest).trim().parse().unwrap();
                 let filled = conn.output().len() + len;
                 conn.output().resize(filled, b'b');
+                self.made += len;
             }
             b"pause" => {
                 conn.pause_reading();
@@ -103,8 +111,8 @@ impl Service for Lines {
         Session::default()
     }
 
-    fn data(&mut self, _: &mut Control, conn: &mut Connection<Session>) {
-        let mut done = 0;
+    fn data(&mut self, ctl: &mut Control, conn: &mut Connection<Session>) {
+        let (mut done, made) = (0, self.made);
         while !conn.is_congested() && !conn.is_paused() && !conn.is_closing() {
             let Some(end) = find_line_end(conn) else { return };
             if conn.session.lines_per_turn > 0 && done >= conn.session.lines_per_turn {
@@ -116,6 +124,10 @@ impl Service for Lines {
             conn.session.scanned = 0;
             self.line(conn, &line);
             done += 1;
+            if self.made > made {
+                let sent = ctl.stats().counts().bytes_out as usize;
+                let _ = self.events.send(Event::Unsent(self.made.saturating_sub(sent)));
+            }
         }
     }
 
@@ -130,6 +142,10 @@ impl Service for Lines {
             }
             Mail::Probe(id) => {
                 let _ = self.events.send(Event::Stale(conns.get_mut(id).is_none()));
+            }
+            Mail::Hold(until) => {
+                let _ = self.events.send(Event::Held);
+                until.recv().unwrap();
             }
             Mail::Resume(id) => conns.get_mut(id).unwrap().resume_reading(),
             Mail::Timers => {
@@ -178,6 +194,7 @@ impl Server {
             worker: Some(senders[index].clone()),
             events: events_in.clone(),
             waiting: Vec::new(),
+            made: 0,
         })
         .unwrap();
         Server { reactor, events, work }
@@ -315,6 +332,31 @@ fn who_is_owed_more_than_the_hard_limit_is_cut_off() {
     let mut client = server.client();
     writeln!(client, "big {}", 64 << 20).unwrap();
     server.until(|counts| counts.cut_off == 1 && counts.open == 0);
+}
+
+/// Of many who ask for much in one wake, some are sent theirs before the others' is made.
+#[test]
+fn many_large_replies_are_not_made_at_once() {
+    const CLIENTS: usize = 40;
+    const LEN: usize = 512 << 10;
+    let server = Server::start(Options::default());
+    let clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
+    for _ in &clients {
+        server.opened();
+    }
+    let (release, until) = channel();
+    server.post(Mail::Hold(until));
+    assert_eq!(server.event(), Event::Held);
+    for mut client in &clients {
+        writeln!(client, "big {LEN}").unwrap();
+    }
+    release.send(()).unwrap();
+    for _ in 0..CLIENTS {
+        let Event::Unsent(bytes) = server.event() else { panic!("another event") };
+        assert!(bytes <= 12 * LEN, "{bytes} bytes wait");
+    }
+    let mut reply = vec![0; LEN];
+    clients.iter().for_each(|mut client| client.read_exact(&mut reply).unwrap());
 }
 
 #[test]

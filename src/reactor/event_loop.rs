@@ -28,6 +28,11 @@ use super::stats::{self, Stats};
 /// Events taken from one poll at most; more come with the next.
 const EVENTS: usize = 1024;
 
+/// When so many bytes of replies were made in a wake, they are sent before more are: the others wait
+/// for their turn in the next one. So many clients that ask for much at once, and take it, cost no more
+/// memory than this at a time.
+const WAKE_OUTPUT: usize = 4 << 20;
+
 /// The token of the bell.
 pub(super) const BELL: Token = Token(usize::MAX);
 
@@ -65,6 +70,8 @@ pub(super) struct EventLoop<S: Service> {
     orders: Mailbox<Order>,
     mails: Mailbox<S::Mail>,
     read_budget: usize,
+    /// Bytes of replies that were made in this wake.
+    made: usize,
 }
 
 impl<S: Service> EventLoop<S> {
@@ -79,6 +86,7 @@ impl<S: Service> EventLoop<S> {
             orders: seed.orders,
             mails: seed.mails,
             read_budget: options.read_budget.max(1),
+            made: 0,
         }
     }
 
@@ -148,7 +156,11 @@ impl<S: Service> EventLoop<S> {
             if event.is_error() && !conn.reads_now() {
                 conn.close_now();
             }
-            self.take_turn(slot);
+            if self.made > WAKE_OUTPUT {
+                self.conns.queue_turn(slot);
+            } else {
+                self.take_turn(slot);
+            }
         }
     }
 
@@ -189,6 +201,9 @@ impl<S: Service> EventLoop<S> {
     /// Gives a turn to those that asked before this wake; who asks now waits for the next.
     fn handle_turns(&mut self) {
         for _ in 0..self.conns.turns() {
+            if self.made > WAKE_OUTPUT {
+                break;
+            }
             let Some(slot) = self.conns.pop_turn() else { break };
             self.take_turn(slot);
         }
@@ -197,6 +212,7 @@ impl<S: Service> EventLoop<S> {
     /// Lets the service work on what one connection sent, up to the read budget.
     fn take_turn(&mut self, slot: u32) {
         let Some((conn, spares)) = self.conns.touch(slot) else { return };
+        let before = conn.pending_output();
         if conn.take_again() {
             self.service.data(&mut self.ctl, conn);
             conn.note_congestion();
@@ -221,6 +237,7 @@ impl<S: Service> EventLoop<S> {
         if self.ctl.stopping && conn.had_its_turn() {
             conn.read_out = true;
         }
+        self.made += conn.pending_output().saturating_sub(before);
         let came = self.read_budget - budget;
         stats::add(&self.ctl.stats.of_loop(self.ctl.index).bytes_in, came as u64);
     }
@@ -267,6 +284,7 @@ impl<S: Service> EventLoop<S> {
             }
         }
         self.conns.put_touched(touched);
+        self.made = 0;
     }
 
     /// Sends what waits, and holds the connection to its limits.
