@@ -58,7 +58,7 @@ fn for_people(dir: &Path, repaired: &Repaired, dry_run: bool) -> String {
         if repaired.found.others() != Some(0) {
             text.push_str("\nkeys that nothing tells of may have an older value now");
         }
-        let _ = write!(text, "\nnow {}", check::for_people(after));
+        let _ = write!(text, "\nnow:\n{}", check::for_people(after));
     }
     text
 }
