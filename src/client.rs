@@ -181,6 +181,18 @@ impl Client {
         }
     }
 
+    /// Whether the server has hung up, as far as that is known without asking it.
+    pub fn is_closed(&self) -> bool {
+        let mut byte = [0];
+        let peeked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut byte));
+        let blocks_again = self.stream.set_nonblocking(false).is_ok();
+        let is_open = match peeked {
+            Ok(n) => n > 0,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        self.failed || !is_open || !blocks_again
+    }
+
     /// Gives the connection up: its requests and replies can no longer be matched.
     fn abandon(&mut self) {
         self.failed = true;

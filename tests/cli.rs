@@ -5,6 +5,7 @@
 mod support;
 
 use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -542,6 +543,97 @@ fn client_calls_any_command() {
     assert_eq!(client.ok(&["call", "range", "-", "+"]), "1) \"a\"\n2) \"-2\"\n");
     assert_fails(&client.run(&["call", "nonsense"]), 1, "(error) ERR unknown command");
     assert_fails(&client.run(&["call"]), 2, "<WORD>");
+}
+
+#[test]
+fn client_answers_line_by_line() {
+    let server = Server::start(&[]);
+    let client = Subject::client(&server);
+    let lines = "\n set color \"light blue\"\r\nGET color\nmget color 'no ne'\nselect 3\nget color\n\
+                 set there \\x41\nkeys *\nquit\nset never done\n";
+    let expected = "OK\n\"light blue\"\n1) \"light blue\"\n2) (nil)\nOK\n(nil)\nOK\n1) \"there\"\n";
+    let outcome = client.run_with(&["repl"], lines);
+    assert_eq!((outcome.text(), outcome.code), (expected, Some(0)), "{outcome:?}");
+    assert_eq!(outcome.stderr, "");
+    assert_eq!(client.ok(&["get", "never"]), "Key not found\n");
+    // Any bytes, a last line without its end, a help text as it is.
+    let outcome = client.run_with(&["repl"], b"set k \xff\nhelp get\nget k");
+    assert_eq!(outcome.code, Some(0));
+    assert!(outcome.text().starts_with("OK\nGET key\n    "), "{outcome:?}");
+    assert!(outcome.text().ends_with(".\n\"\\xff\"\n"), "{outcome:?}");
+    // Errors end nothing, and are told at the end.
+    for (line, stdout, stderr) in [
+        ("nonsense", "(error) ERR unknown command", ""),
+        ("get 'k", "", "kvs-client: a quote is not closed"),
+    ] {
+        let outcome = client.run_with(&["repl"], format!("{line}\nexit\n"));
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.text().starts_with(stdout) && outcome.stderr.starts_with(stderr));
+        let outcome = client.run_with(&["repl"], format!("{line}\nping\n"));
+        assert!(outcome.text().ends_with("PONG\n") && outcome.code == Some(1), "{outcome:?}");
+    }
+    assert_fails(&client.run(&["repl", "extra"]), 2, "'extra'");
+}
+
+/// A server that goes away and comes back: what failed is said, and nothing is sent twice.
+#[test]
+fn client_connects_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[]);
+    let addr = server.addr().to_string();
+    let mut child = Command::new(CLIENT)
+        .args(["repl", "--addr", &addr])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut ask = |line: &str| stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
+    let mut said = || stdout.next().unwrap().unwrap();
+    let mut complained = || stderr.next().unwrap().unwrap();
+    ask("select 2");
+    assert_eq!(said(), "OK");
+    ask("incr n");
+    assert_eq!(said(), "(integer) 1");
+    server.kill();
+    ask("incr n");
+    let complaint = complained();
+    assert!(
+        complaint.starts_with(&format!("kvs-client: cannot connect to {addr}: ")),
+        "{complaint}"
+    );
+    let server = Server::start_in(dir.path(), &["--addr", &addr]);
+    ask("incr n");
+    assert_eq!(said(), "(integer) 2");
+    assert_eq!(complained(), format!("kvs-client: connected to {addr} again"));
+    // What was meant for a transaction is not done without it.
+    for line in ["watch n", "multi", "set a 1"] {
+        ask(line);
+        said();
+    }
+    server.kill();
+    let _server = Server::start_in(dir.path(), &["--addr", &addr]);
+    for line in ["set b 2", "set c 3", "exec"] {
+        ask(line);
+        assert!(complained().starts_with("kvs-client: not sent: the transaction is gone"));
+    }
+    ask("exists a b c n");
+    assert_eq!(said(), "(integer) 1");
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    // A server that goes while its reply is awaited.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let gone = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 20]).unwrap();
+    });
+    let outcome = run(CLIENT, &["repl", "--addr", &addr], "incr n\n");
+    gone.join().unwrap();
+    assert_fails(&outcome, 1, "; whether that was done is not known");
 }
 
 #[test]

@@ -30,6 +30,13 @@ pub(super) fn split(line: &[u8], words: &mut Words) -> Result<(), Unbalanced> {
     Ok(())
 }
 
+/// The words of a line that a person types; `None` if its quotes are not balanced.
+pub fn split_line(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut words = Words::default();
+    split(line, &mut words).ok()?;
+    Some(words.args(line).iter().map(<[u8]>::to_vec).collect())
+}
+
 /// Words without quotes stay where they are.
 fn split_plain(line: &[u8], words: &mut Words) {
     let mut rest = line.trim_ascii_start_c();
@@ -139,12 +146,6 @@ impl TrimStart for [u8] {
 mod tests {
     use super::*;
 
-    fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-        let mut words = Words::default();
-        split(line, &mut words).ok()?;
-        Some(words.args(line).iter().map(<[u8]>::to_vec).collect())
-    }
-
     /// Lines and what redis-server 7.0.15 made of them.
     #[test]
     fn lines_split_as_redis_splits_them() {
@@ -171,7 +172,7 @@ mod tests {
             (b"'echo' x", &[b"echo", b"x"]),
         ];
         for (line, expected) in table {
-            let found = words(line).unwrap_or_else(|| panic!("{} fails", line.escape_ascii()));
+            let found = split_line(line).unwrap_or_else(|| panic!("{} fails", line.escape_ascii()));
             assert_eq!(&found, expected, "{}", line.escape_ascii());
         }
     }
@@ -181,7 +182,7 @@ mod tests {
         for line in
             [&b"a \""[..], b"a '", b"\"a\"b", b"'a'b", b"'a''b'", b"\"a\\\"", b"'a\\'", b"\"\\"]
         {
-            assert_eq!(words(line), None, "{}", line.escape_ascii());
+            assert_eq!(split_line(line), None, "{}", line.escape_ascii());
         }
     }
 }

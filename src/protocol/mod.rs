@@ -24,6 +24,7 @@ mod words;
 
 pub use args::{Args, Span};
 pub use decoder::{Decoder, Kind, Limits, ProtocolError, Request};
+pub use inline::split_line;
 pub use json::JsonId;
 pub use json_lines::{JsonEntry, write_json_entry};
 pub use json_reply::{write_json_bytes, write_json_error, write_json_reply};

@@ -1,6 +1,8 @@
-//! A client on the command line: one command, or all keys in and out of a server.
+//! A client on the command line: one command, one after the other, or all keys in and out of a server.
 
 mod bulk;
+mod lines;
+mod repl;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod show;
@@ -30,6 +32,7 @@ Examples:
   kvs-client get name --addr db.example:4000
   kvs-client set -- -key -value             words that begin with '-' come after '--'
   kvs-client call incrby visits 10          any command of the server
+  kvs-client repl                           one after the other; help lists them
   kvs-client dump > all.jsonl               every key and value, one JSON line each
   kvs-client dump --prefix user: | jq -r .key
   kvs-client load all.jsonl --addr 127.0.0.1:4001
@@ -84,6 +87,13 @@ enum Command {
         #[arg(required = true, value_name = "WORD", allow_negative_numbers = true)]
         words: Vec<Word>,
     },
+    /// Send one command after the other, typed in or from a pipe.
+    ///
+    /// Words are split as the server splits lines: "quote" one that holds spaces. help and help COMMAND
+    /// say what there is; quit, exit and the end of the input end it. Replies go to stdout. From a
+    /// pipe, the exit code is 1 if a command was answered by an error or not at all. If the connection
+    /// fails, the next command connects anew; nothing is sent twice.
+    Repl,
     /// Print all keys and values in key order, as JSON lines.
     ///
     /// {"key":"k","value":"v"}, and {"base64":"..."} in place of a string that is no UTF-8;
@@ -117,10 +127,23 @@ fn address(word: &str) -> Result<String, String> {
     Err("an address is HOST:PORT, as in 127.0.0.1:4000, localhost:4000 or [::1]:4000".into())
 }
 
-/// Connects to the first address of a host that answers.
-fn connect(addr: &str) -> KvsResult<Client> {
-    let found = addr.to_socket_addrs().map_err(KvsError::io(format!("cannot find {addr}")))?;
-    Client::connect_with(&found.collect::<Vec<_>>()[..], TIMEOUTS)
+/// A server, and how to log in.
+struct Target {
+    addr: String,
+    password: Option<String>,
+}
+
+impl Target {
+    /// Connects to the first address of the host that answers.
+    fn connect(&self) -> KvsResult<Client> {
+        let addr = &self.addr;
+        let found = addr.to_socket_addrs().map_err(KvsError::io(format!("cannot find {addr}")))?;
+        let mut client = Client::connect_with(&found.collect::<Vec<_>>()[..], TIMEOUTS)?;
+        if let Some(password) = &self.password {
+            client.command(&["AUTH", password])?;
+        }
+        Ok(client)
+    }
 }
 
 fn main() -> ExitCode {
@@ -128,10 +151,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Done, Stop> {
-    let mut client = connect(&args.addr)?;
-    if let Some(password) = args.password.or_else(|| std::env::var(PASSWORD).ok()) {
-        client.command(&["AUTH", &password])?;
+    let password = args.password.or_else(|| std::env::var(PASSWORD).ok());
+    let target = Target { addr: args.addr, password };
+    if let Command::Repl = args.command {
+        return repl::run(target);
     }
+    let mut client = target.connect()?;
     match args.command {
         Command::Set { key, value } => client.set(key, value)?,
         Command::Get { key } => get(&mut client, &key)?,
@@ -143,6 +168,7 @@ fn run(args: Args) -> Result<Done, Stop> {
         Command::Call { words } => call(&mut client, &words)?,
         Command::Dump { prefix } => bulk::dump(&mut client, &prefix.0)?,
         Command::Load { file } => bulk::load(&mut client, &file)?,
+        Command::Repl => {}
     }
     Ok(Done::Well)
 }
