@@ -17,14 +17,15 @@ mod workload;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use engine_support::{Model, Random, contents, seed};
+use engine_support::{Model, Random, seed};
 use kvs::KvStore;
 use kvs::engine::{Batch, Fsync};
 use kvs::stats::EngineStats;
 use simfs::{Loss, Op, Replay, SimFs};
-use workload::{Step, options};
+use workload::{Step, backup, contents, options, options_in};
 
 /// Of how many crash points one has its recovery crash, too.
 const SAMPLE: usize = 12;
@@ -38,6 +39,9 @@ fn acknowledged(units: usize) -> u64 {
     2 * units as u64 + 1
 }
 
+/// This and larger ones: so many backups are made.
+const BACKED_UP: u64 = 1 << 32;
+
 /// How many units were begun and how many acknowledged at a point of the journal, and how many were
 /// when everything in the segments was last durable.
 #[derive(Default, Clone, Copy, Debug)]
@@ -45,6 +49,7 @@ struct Progress {
     begun: usize,
     acknowledged: usize,
     durable: usize,
+    backups: usize,
 }
 
 /// Goes through a journal and says how far its units were.
@@ -69,6 +74,9 @@ impl Follow {
         let Some(op) = self.replay.advance() else { return false };
         self.last = self.replay.describe(&op);
         match op {
+            Op::Mark(mark) if mark >= BACKED_UP => {
+                self.progress.backups = (mark - BACKED_UP) as usize;
+            }
             Op::Mark(mark) => {
                 self.any_mark = true;
                 let units = mark as usize / 2;
@@ -97,23 +105,29 @@ struct Run {
     disk: SimFs,
     /// The contents before the first unit, and after each.
     states: Vec<Model>,
+    /// Where each backup was put, and the state that it is of.
+    backups: Vec<(PathBuf, usize)>,
 }
 
 impl Run {
     fn new(seed: u64, fsync: Fsync, steps: usize) -> Run {
         let (disk, mut states, mut random) = (SimFs::new(), vec![Model::new()], Random(seed));
         let open = || options(&disk, fsync).open();
-        let mut store = Some(open().unwrap());
+        let (mut store, mut backups) = (Some(open().unwrap()), Vec::new());
         for _ in 0..steps {
             let step = Step::random(&mut random);
             states.extend(step.leads_to(&states[states.len() - 1]));
+            if let Step::Backup(number) = step {
+                backups.push((backup(number), states.len() - 1));
+            }
             disk.mark(begun(states.len() - 1));
             step.take(&mut store, open).unwrap();
             disk.mark(acknowledged(states.len() - 1));
+            disk.mark(BACKED_UP + backups.len() as u64);
         }
         assert!(contents(store.as_ref().unwrap()) == states[states.len() - 1], "without any crash");
         drop(store);
-        Run { fsync, disk, states }
+        Run { fsync, disk, states, backups }
     }
 
     /// What may be found after a crash, as a range of states.
@@ -139,6 +153,29 @@ impl Run {
             let wanted = differ(&self.states[*allowed.end()], found);
             panic!("{what}: found state {anywhen:?}, allowed {allowed:?}; {wanted}")
         })
+    }
+
+    /// The last backup that was made is there; of one that was not done, all or nothing. It is complete,
+    /// and to write to it changes nothing in the store.
+    fn check_backups(&self, disk: &SimFs, done: usize, what: &str) {
+        let paths = disk.paths();
+        let last = done.saturating_sub(1);
+        for (i, (dir, state)) in self.backups.iter().enumerate().skip(last).take(2) {
+            if !paths.iter().any(|path| path.parent() == Some(dir)) {
+                assert!(i >= done, "{what}: {} is gone", dir.display());
+                continue;
+            }
+            let what = format!("{what}, {}", dir.display());
+            let open = || options_in(dir, disk, self.fsync).open();
+            let store = open().unwrap_or_else(|error| panic!("{what}: {error}"));
+            let found = contents(&store);
+            assert!(
+                found == self.states[*state],
+                "{what}: {}",
+                differ(&self.states[*state], &found)
+            );
+            store.put("written", "to the backup").unwrap();
+        }
     }
 
     /// Opens what a crash has left, which must be one of the allowed states; which, it returns.
@@ -232,6 +269,7 @@ fn every_crash_point(fsync: Fsync, steps: usize) {
             let part = replay.interrupted(at * 7 % 100);
             stops.extend(part.map(|disk| (disk, false, what("killed in its middle"))));
             for (i, (disk, power_cut, what)) in stops.iter().enumerate() {
+                run.check_backups(disk, follow.progress.backups, what);
                 let allowed = run.allowed(follow.progress, *power_cut);
                 let state = run.check(disk, &allowed, what);
                 if (at + i) % SAMPLE == 0 {

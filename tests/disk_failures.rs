@@ -8,17 +8,18 @@ mod simfs;
 #[path = "simfs/workload.rs"]
 mod workload;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use engine_support::{Model, Random, contents, seed, until};
+use engine_support::{Model, Random, seed, until};
 use kvs::client::Client;
 use kvs::engine::{Fsync, Options};
 use kvs::protocol::Value;
 use kvs::{KvStore, KvsError};
 use serving::Running;
 use simfs::{Call, Fault, Kind, Loss, SimFs};
-use workload::{DIR, Step, options};
+use workload::{DIR, Step, contents, options};
 
 fn refuses_writes(store: &KvStore) -> bool {
     store.reader().health().is_err()
@@ -36,15 +37,26 @@ fn run_with_a_fault(
     let mut store = Some(open().unwrap());
     let mut model = Model::new();
     disk.fail(is_it);
-    for _ in 0..40 {
-        let step = Step::random(&mut random);
+    for i in 0..40 {
+        // Some of each, whatever the seed.
+        let step = match i % 13 {
+            4 => Step::Compact,
+            7 => Step::Backup(i),
+            11 => Step::Reopen,
+            _ => Step::random(&mut random),
+        };
         let reopens = matches!(step, Step::Reopen);
         let after = step.leads_to(&model).pop().unwrap_or_else(|| model.clone());
+        let removed = step.removals(&model);
         let outcome = step.take(&mut store, open);
         match &outcome {
             Ok(()) => model = after,
             Err(error) => {
                 let Some(store) = &store else { break };
+                // On a full disk, what only removes is done all the same.
+                if matches!(error, KvsError::NoSpace) && contents(store) == removed {
+                    model = removed;
+                }
                 assert!(contents(store) == model, "{what}: after {error}");
                 // Whatever fails in the background may be tried again; in a commit, nothing is.
                 if refuses_writes(store) {
@@ -73,8 +85,8 @@ fn run_with_a_fault(
     store.put("after", "it").unwrap();
 }
 
-/// One failure for each operation of this kind in turn.
-fn each(kind: Kind, fault: fn(usize) -> Option<Fault>) {
+/// One failure for each operation of this kind in turn, of which there are so many at least.
+fn each(kind: Kind, least: usize, fault: impl Fn(usize) -> Option<Fault> + Copy + Send + 'static) {
     let seed = seed();
     for n in 0.. {
         let count = Arc::new(AtomicUsize::new(0));
@@ -90,7 +102,7 @@ fn each(kind: Kind, fault: fn(usize) -> Option<Fault>) {
         });
         if count.load(Ordering::Relaxed) <= n {
             println!("{kind:?}: {n} of them failed");
-            assert!(n > 20);
+            assert!(n >= least);
             return;
         }
     }
@@ -98,16 +110,72 @@ fn each(kind: Kind, fault: fn(usize) -> Option<Fault>) {
 
 #[test]
 fn a_failed_sync_fails_every_waiter_and_is_final() {
-    each(Kind::Sync, |i| (i == 0).then_some(Fault::Io));
+    each(Kind::Sync, 20, |i| (i == 0).then_some(Fault::Io));
 }
 
 #[test]
 fn a_failed_write_leaves_no_trace() {
-    each(Kind::Write, |i| match i {
+    each(Kind::Write, 20, |i| match i {
         0 => Some(Fault::Short(30)),
         1 => Some(Fault::Io),
         _ => None,
     });
+}
+
+/// All that changes names, lengths and maps.
+#[test]
+fn whatever_else_fails_loses_nothing() {
+    let kinds = [
+        (Kind::Create, 10),
+        (Kind::Open, 1),
+        (Kind::Rename, 2),
+        (Kind::HardLink, 2),
+        (Kind::Remove, 5),
+        (Kind::CreateDir, 1),
+        (Kind::SyncDir, 10),
+        (Kind::SetLen, 5),
+        (Kind::List, 1),
+        (Kind::Map, 10),
+    ];
+    for (kind, least) in kinds {
+        each(kind, least, |i| (i == 0).then_some(Fault::Io));
+        if matches!(kind, Kind::Create | Kind::Rename | Kind::HardLink | Kind::SetLen) {
+            each(kind, least, |i| (i == 0).then_some(Fault::Error(ErrorKind::StorageFull)));
+        }
+    }
+}
+
+/// What is left is cut off behind its last record. Where that failed, the part of the group that was
+/// in there already stayed, to be found by the next open; and the new segment was filled as far as the
+/// old one could be.
+#[test]
+fn a_segment_that_cannot_be_cut_off_keeps_no_part_of_a_failed_group() {
+    for (before, changes) in [(3000, vec![200, 2000]), (50_000, vec![2000])] {
+        let disk = SimFs::new();
+        let open = || options(&disk, Fsync::Always).open();
+        let mut store = Some(open().unwrap());
+        store.as_ref().unwrap().put("before", vec![b'v'; before]).unwrap();
+        let mut failed = false;
+        disk.fail(move |call| {
+            let fails = call.kind == Kind::SetLen && call.is_of("log") && !failed;
+            failed |= fails;
+            // The group is not to be tried again: there is no reserve to give back.
+            let is_reserve = call.kind == Kind::Open && call.path.ends_with("RESERVE");
+            (fails || is_reserve).then_some(Fault::Error(ErrorKind::StorageFull))
+        });
+        let change = |len: &usize| (format!("of {len}").into_bytes(), Some(vec![b'g'; *len]));
+        let group = Step::Group(changes.iter().map(change).collect());
+        assert!(matches!(group.take(&mut store, open), Err(KvsError::NoSpace)));
+        let opened = store.as_ref().unwrap();
+        assert_eq!(opened.len(), 1);
+        let killed = disk.kill();
+        assert_eq!(options(&killed, Fsync::Always).open().unwrap().len(), 1, "it left a trace");
+        disk.heal();
+        for i in 0..50 {
+            until("there is room", || opened.put(format!("more{i}"), vec![b'm'; 200]).is_ok());
+        }
+        assert_eq!(contents(opened).len(), 51);
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::commit::Committer;
 use super::composed::Composed;
 use super::copy::{copy, link_or_copy};
 use super::core::{Core, lock};
-use super::directory::name_engine;
+use super::directory::{name_engine, sync_name};
 use super::filename;
 use super::manifest::Manifest;
 use super::segment::{Origin, Segment};
@@ -192,18 +192,13 @@ impl Backups {
         self.check_free(dest)?;
         let partial = partial_name(dest);
         let fs = &self.core.fs;
-        let above = || dest.ancestors().skip(1).map(or_here);
-        let is_new =
-            |dir: &&Path| fs.list(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        let new = above().take_while(is_new).count();
         let doing = || KvsError::io(format!("back up to {}", dest.display()));
         let made = self.fill(&partial).and_then(|()| fs.rename(&partial, dest).map_err(doing()));
         if made.is_err() {
             self.give_up(&partial);
         }
         made?;
-        // The directories that were made on the way have new names, too.
-        above().take(new + 1).try_for_each(|dir| fs.sync_dir(dir)).map_err(doing())
+        sync_name(&**fs, dest).map_err(doing())
     }
 
     /// Makes everything but the name.
@@ -307,11 +302,6 @@ fn with_name(dest: &Path) -> Result<PathBuf> {
         ))),
         Some(_) => Ok(dest),
     }
-}
-
-/// The current directory has no name as the parent of a relative path.
-fn or_here(dir: &Path) -> &Path {
-    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 fn partial_name(dest: &Path) -> PathBuf {

@@ -3,9 +3,11 @@
 //!
 //! Thread: whoever opens, checks or repairs a store.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use ErrorKind::{InvalidInput, PermissionDenied};
 
 use super::filename;
 use super::fs::{Fs, Lock};
@@ -18,6 +20,28 @@ pub(super) struct Occupied {
     /// The machine has not been started anew since the store was last open: all that was written to
     /// it is there, synced or not.
     pub(super) same_boot: bool,
+}
+
+/// Creates the directory of a store, and those that it is in, where they are missing. Until there is a
+/// manifest in it, its name may not be durable, whoever has created it.
+pub(super) fn create(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    fs.create_dir(dir)?;
+    let begun = fs.list(dir)?.iter().any(|name| name == filename::MANIFEST);
+    if begun { Ok(()) } else { sync_name(fs, dir) }
+}
+
+/// Makes the name of a directory durable, and the names of those that it is in, which may be as new.
+pub(super) fn sync_name(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    for above in dir.ancestors().skip(1) {
+        let here = above.as_os_str().is_empty();
+        match fs.sync_dir(if here { Path::new(".") } else { above }) {
+            // Some file systems know no such thing; and who may not look into a directory has hardly
+            // created anything in it.
+            Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Takes the directory's lock, waiting a while for another process to let go of it.

@@ -189,7 +189,7 @@ impl KvStore {
         let began = Instant::now();
         let doing =
             || KvsError::io(format!("cannot use the directory {} (--dir)", options.dir.display()));
-        options.fs.create_dir(&options.dir).map_err(doing())?;
+        directory::create(&*options.fs, &options.dir).map_err(doing())?;
         directory::refuse_other_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;
         let occupied = directory::occupy(&*options.fs, &options.dir, options.lock_wait)?;
         directory::name_engine(&*options.fs, &options.dir, EngineKind::Kvs)?;

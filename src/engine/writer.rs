@@ -299,19 +299,19 @@ impl Writer {
         }
         let segment = self.core.segments.add(segment)?;
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
+        let end = std::mem::replace(&mut self.tail, HEADER as u64);
+        self.limit = segment.capacity();
+        self.zeros.forget();
         self.unsynced.set_active(segment);
         if empty {
             self.core.segments.remove(&[Arc::clone(&old)]);
             self.core.remove_files(&[old]);
-        } else {
-            old.file().set_len(self.tail).map_err(KvsError::io("cut off a segment's zeros"))?;
-            self.core.stats.rotations.add(1);
-            self.left.push(old);
+            return Ok(());
         }
-        self.limit = self.active.capacity();
-        self.zeros.forget();
-        self.tail = HEADER as u64;
-        Ok(())
+        self.core.stats.rotations.add(1);
+        self.left.push(Arc::clone(&old));
+        // Last: where this fails, the group fails, and has to be cut off what was left for it.
+        old.file().set_len(end).map_err(KvsError::io("cut off a segment's zeros"))
     }
 
     /// Closes the active segment, unless it is empty, and goes on in a new one: everything that was

@@ -17,12 +17,13 @@
 //!       ... Options::new("/sim").fs(after.shared()).open()? has all that was marked ...
 //!   }
 //! ```
-//! Directories are there at once and for good: only names within them come and go.
+//! The directory `/` is always there; all others are made, and durable once the one that they are in is
+//! synced.
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod replay;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -46,8 +47,11 @@ pub enum Op {
     Create(PathBuf, Id),
     /// A name for a file that is there already.
     Link(PathBuf, Id),
+    /// Of a file, or of a directory with all that is in it.
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
+    MakeDir(PathBuf),
+    RemoveDir(PathBuf),
     SyncDir(PathBuf),
     Write(Id, u64, Arc<[u8]>),
     SetLen(Id, u64),
@@ -142,6 +146,7 @@ struct Disk {
     /// How much of the journal is from before this process.
     inherited: usize,
     names: BTreeMap<PathBuf, Arc<Inode>>,
+    dirs: BTreeSet<PathBuf>,
     inodes: Vec<Weak<Inode>>,
     next: Id,
     locks: HashSet<PathBuf>,
@@ -178,7 +183,7 @@ impl SimFs {
         let inherited = journal.len();
         let mut disk = Disk { boot, base: durable, journal, inherited, ..Disk::default() };
         let mut inodes = BTreeMap::new();
-        for (path, id) in &seen.names {
+        for (path, id) in &seen.names.files {
             let inode = inodes.entry(*id).or_insert_with(|| {
                 let (content, file) = (&seen.files[id], unnamed_file());
                 file.write_all_at(content, 0).unwrap();
@@ -187,6 +192,7 @@ impl SimFs {
             });
             disk.names.insert(path.clone(), Arc::clone(inode));
         }
+        disk.dirs = seen.names.dirs.clone();
         disk.inodes = inodes.values().map(Arc::downgrade).collect();
         let ids = seen.files.keys().chain(disk.base.files.keys());
         disk.next = ids.max().map_or(0, |id| id + 1);
@@ -279,13 +285,14 @@ impl SimFs {
             let disk = self.disk();
             let content = |inode: &Arc<Inode>| (inode.id, inode.content());
             let names = disk.names.iter().map(|(path, inode)| (path.clone(), inode.id));
+            let names = replay::Names { files: names.collect(), dirs: disk.dirs.clone() };
             let files = disk.names.values().map(content).collect();
-            (replay::Image { names: names.collect(), files }, disk.boot)
+            (replay::Image { names, files }, disk.boot)
         };
         let id = image.files.keys().max().map_or(0, |id| id + 1);
-        image.names.remove(path);
+        image.names.files.remove(path);
         if let Some(content) = content {
-            image.names.insert(path.to_owned(), id);
+            image.names.files.insert(path.to_owned(), id);
             image.files.insert(id, content.to_vec());
         }
         let put = SimFs::with(&image, image.clone(), Vec::new(), boot);
@@ -333,12 +340,35 @@ impl Disk {
     fn get(&self, path: &Path) -> io::Result<Arc<Inode>> {
         self.names.get(path).cloned().ok_or_else(|| missing(path))
     }
+
+    fn check_dir(&self, dir: Option<&Path>) -> io::Result<()> {
+        match dir {
+            Some(dir) if dir.parent().is_some() && !self.dirs.contains(dir) => Err(missing(dir)),
+            _ => Ok(()),
+        }
+    }
+
+    fn rename_dir(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_dir(Some(from))?;
+        if self.names.keys().any(|path| path.starts_with(to)) {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        let moved = |path: &Path| replay::moved(path, from, to);
+        self.dirs = self.dirs.iter().map(|dir| moved(dir)).collect();
+        let names = std::mem::take(&mut self.names).into_iter();
+        self.names = names.map(|(path, inode)| (moved(&path), inode)).collect();
+        for (path, inode) in self.names.iter().filter(|(path, _)| path.starts_with(to)) {
+            *inode.path.lock().unwrap() = path.clone();
+        }
+        Ok(())
+    }
 }
 
 impl Fs for SimFs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut disk = self.disk();
         disk.admit(Kind::Create, path, 0, 0)?;
+        disk.check_dir(path.parent())?;
         if disk.names.contains_key(path) {
             return Err(ErrorKind::AlreadyExists.into());
         }
@@ -362,9 +392,14 @@ impl Fs for SimFs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.admit(Kind::Rename, from, 0, 0)?;
-        let inode = disk.names.remove(from).ok_or_else(|| missing(from))?;
-        *inode.path.lock().unwrap() = to.to_owned();
-        disk.names.insert(to.to_owned(), inode);
+        disk.check_dir(to.parent())?;
+        match disk.names.remove(from) {
+            Some(inode) => {
+                *inode.path.lock().unwrap() = to.to_owned();
+                disk.names.insert(to.to_owned(), inode);
+            }
+            None => disk.rename_dir(from, to)?,
+        }
         disk.journal.push(Op::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -373,6 +408,7 @@ impl Fs for SimFs {
         let mut disk = self.disk();
         disk.admit(Kind::HardLink, from, 0, 0)?;
         let inode = disk.get(from)?;
+        disk.check_dir(to.parent())?;
         if disk.names.contains_key(to) {
             return Err(ErrorKind::AlreadyExists.into());
         }
@@ -390,24 +426,44 @@ impl Fs for SimFs {
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk().admit(Kind::RemoveDir, dir, 0, 0).map(drop)
+        let mut disk = self.disk();
+        disk.admit(Kind::RemoveDir, dir, 0, 0)?;
+        disk.check_dir(Some(dir))?;
+        let mut all = disk.names.keys().chain(&disk.dirs);
+        if all.any(|path| path.parent() == Some(dir)) {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        disk.dirs.remove(dir);
+        disk.journal.push(Op::RemoveDir(dir.to_owned()));
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut disk = self.disk();
         disk.admit(Kind::List, dir, 0, 0)?;
-        let inside = disk.names.keys().filter(|path| path.parent() == Some(dir));
+        disk.check_dir(Some(dir))?;
+        let all = disk.names.keys().chain(&disk.dirs);
+        let inside = all.filter(|path| path.parent() == Some(dir));
         let names = inside.filter_map(|path| path.file_name()?.to_str());
         Ok(names.map(str::to_owned).collect())
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk().admit(Kind::CreateDir, dir, 0, 0).map(drop)
+        let mut disk = self.disk();
+        disk.admit(Kind::CreateDir, dir, 0, 0)?;
+        let ancestors: Vec<&Path> = dir.ancestors().collect();
+        for dir in ancestors.into_iter().rev().filter(|dir| dir.parent().is_some()) {
+            if disk.dirs.insert(dir.to_owned()) {
+                disk.journal.push(Op::MakeDir(dir.to_owned()));
+            }
+        }
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.admit(Kind::SyncDir, dir, 0, 0)?;
+        disk.check_dir(Some(dir))?;
         disk.journal.push(Op::SyncDir(dir.to_owned()));
         Ok(())
     }
@@ -416,6 +472,7 @@ impl Fs for SimFs {
         let mut disk = self.disk();
         disk.admit(Kind::Lock, path, 0, 0)?;
         if !disk.names.contains_key(path) {
+            disk.check_dir(path.parent())?;
             disk.add(path);
         }
         if !disk.locks.insert(path.to_owned()) {

@@ -9,7 +9,7 @@
 //!   grew, the data is missing); or each sector of 512 bytes is as it was after some change or
 //!   other; or, in a segment, there are bytes that nobody wrote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,11 +29,46 @@ pub enum Loss {
     Seeded(u64),
 }
 
+/// Where everything is.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    pub files: BTreeMap<PathBuf, Id>,
+    /// All directories but the one that all others are in.
+    pub dirs: BTreeSet<PathBuf>,
+}
+
 /// Files and their names.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
-    pub names: BTreeMap<PathBuf, Id>,
+    pub names: Names,
     pub files: BTreeMap<Id, Vec<u8>>,
+}
+
+impl Names {
+    /// Whether there is such a directory, and those that it is in.
+    pub fn has_dir(&self, dir: &Path) -> bool {
+        dir.ancestors().all(|dir| dir.parent().is_none() || self.dirs.contains(dir))
+    }
+
+    /// Moves a directory and all that is in it.
+    pub fn move_dir(&mut self, from: &Path, to: &Path) {
+        if !self.dirs.contains(from) {
+            return;
+        }
+        let dirs = std::mem::take(&mut self.dirs).into_iter();
+        self.dirs = dirs.map(|dir| moved(&dir, from, to)).collect();
+        let files = std::mem::take(&mut self.files).into_iter();
+        self.files = files.map(|(path, id)| (moved(&path, from, to), id)).collect();
+    }
+}
+
+/// Where a path leads once the directory `from` is `to`.
+pub fn moved(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    match path.strip_prefix(from) {
+        Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+        Ok(rest) => to.join(rest),
+        Err(_) => path.to_owned(),
+    }
 }
 
 #[derive(Clone)]
@@ -91,23 +126,54 @@ enum NameChange {
     Set(PathBuf, Id),
     Unset(PathBuf),
     Move(PathBuf, PathBuf, Id),
+    MakeDir(PathBuf),
+    RemoveDir(PathBuf),
+    MoveDir(PathBuf, PathBuf),
 }
 
 impl NameChange {
-    fn make(&self, names: &mut BTreeMap<PathBuf, Id>) {
+    fn make(&self, names: &mut Names) {
         match self {
-            NameChange::Set(path, id) => drop(names.insert(path.clone(), *id)),
-            NameChange::Unset(path) => drop(names.remove(path)),
+            NameChange::Set(path, id) => drop(names.files.insert(path.clone(), *id)),
+            NameChange::Unset(path) => drop(names.files.remove(path)),
             NameChange::Move(from, to, id) => {
-                names.remove(from);
-                names.insert(to.clone(), *id);
+                names.files.remove(from);
+                names.files.insert(to.clone(), *id);
             }
+            NameChange::MakeDir(path) => drop(names.dirs.insert(path.clone())),
+            NameChange::RemoveDir(path) => drop(names.dirs.remove(path)),
+            NameChange::MoveDir(from, to) => names.move_dir(from, to),
         }
     }
 
     fn path(&self) -> &Path {
         match self {
             NameChange::Set(path, _) | NameChange::Unset(path) | NameChange::Move(path, ..) => path,
+            NameChange::MakeDir(path) | NameChange::RemoveDir(path) => path,
+            NameChange::MoveDir(path, _) => path,
+        }
+    }
+
+    /// The same change, of what is in the directory `to` by now.
+    fn moved(self, from: &Path, to: &Path) -> NameChange {
+        let moved = |path: PathBuf| moved(&path, from, to);
+        match self {
+            NameChange::Set(path, id) => NameChange::Set(moved(path), id),
+            NameChange::Unset(path) => NameChange::Unset(moved(path)),
+            NameChange::Move(path, new, id) => NameChange::Move(moved(path), moved(new), id),
+            NameChange::MakeDir(path) => NameChange::MakeDir(moved(path)),
+            NameChange::RemoveDir(path) => NameChange::RemoveDir(moved(path)),
+            NameChange::MoveDir(path, new) => NameChange::MoveDir(moved(path), moved(new)),
+        }
+    }
+
+    fn op(&self) -> Op {
+        match self.clone() {
+            NameChange::Set(path, id) => Op::Link(path, id),
+            NameChange::Unset(path) => Op::Remove(path),
+            NameChange::Move(from, to, _) | NameChange::MoveDir(from, to) => Op::Rename(from, to),
+            NameChange::MakeDir(path) => Op::MakeDir(path),
+            NameChange::RemoveDir(path) => Op::RemoveDir(path),
         }
     }
 }
@@ -136,7 +202,7 @@ pub struct Replay {
     boot: u64,
     durable: Image,
     /// The names as everyone sees them.
-    names: BTreeMap<PathBuf, Id>,
+    names: Names,
     /// What came after the last sync, of names and of each file.
     name_changes: Vec<NameChange>,
     changes: BTreeMap<Id, Vec<Change>>,
@@ -175,20 +241,17 @@ impl Replay {
                 self.rename(NameChange::Set(path.clone(), *id));
             }
             Op::Rename(from, to) => {
-                self.rename(NameChange::Move(from.clone(), to.clone(), self.names[from]));
-            }
-            Op::Link(path, id) => self.rename(NameChange::Set(path.clone(), *id)),
-            Op::Remove(path) => self.rename(NameChange::Unset(path.clone())),
-            Op::SyncDir(dir) => {
-                let durable = &mut self.durable.names;
-                self.name_changes.retain(|change| {
-                    let inside = change.path().parent() == Some(dir);
-                    if inside {
-                        change.make(durable);
-                    }
-                    !inside
+                let (id, from, to) = (self.names.files.get(from), from.clone(), to.clone());
+                self.rename(match id {
+                    Some(id) => NameChange::Move(from, to, *id),
+                    None => NameChange::MoveDir(from, to),
                 });
             }
+            Op::MakeDir(dir) => self.rename(NameChange::MakeDir(dir.clone())),
+            Op::RemoveDir(dir) => self.rename(NameChange::RemoveDir(dir.clone())),
+            Op::Link(path, id) => self.rename(NameChange::Set(path.clone(), *id)),
+            Op::Remove(path) => self.rename(NameChange::Unset(path.clone())),
+            Op::SyncDir(dir) => self.sync_dir(dir),
             Op::Write(id, at, bytes) => {
                 let change = Change::Write(*at as usize, Arc::clone(bytes));
                 self.changes.entry(*id).or_default().push(change);
@@ -223,10 +286,31 @@ impl Replay {
         self.name_changes.push(change);
     }
 
+    /// Makes the changes of names in a directory durable, which may have had another name then.
+    fn sync_dir(&mut self, dir: &Path) {
+        let mut left = std::mem::take(&mut self.name_changes);
+        while !left.is_empty() {
+            let change = left.remove(0);
+            let now = left.iter().fold(change.path().to_owned(), |path, later| match later {
+                NameChange::MoveDir(from, to) => moved(&path, from, to),
+                _ => path,
+            });
+            if now.parent() != Some(dir) {
+                self.name_changes.push(change);
+                continue;
+            }
+            change.make(&mut self.durable.names);
+            if let NameChange::MoveDir(from, to) = &change {
+                let before = std::mem::take(&mut self.name_changes).into_iter();
+                self.name_changes = before.map(|change| change.moved(from, to)).collect();
+            }
+        }
+    }
+
     /// Says which file an operation is about.
     pub fn describe(&self, op: &Op) -> String {
         let name = |id: &Id| {
-            let named = self.names.iter().find(|(_, named)| *named == id);
+            let named = self.names.files.iter().find(|(_, named)| *named == id);
             named.map_or("a removed file".to_owned(), |(path, _)| path.display().to_string())
         };
         match op {
@@ -240,11 +324,7 @@ impl Replay {
     /// The disk after a kill of the process: all that was done is there, durable or not. (A write
     /// that the kill interrupts is a shorter write: see [`Replay::interrupted`].)
     pub fn kill(&self) -> SimFs {
-        let names = self.name_changes.iter().map(|change| match change {
-            NameChange::Set(path, id) => Op::Link(path.clone(), *id),
-            NameChange::Unset(path) => Op::Remove(path.clone()),
-            NameChange::Move(from, to, _) => Op::Rename(from.clone(), to.clone()),
-        });
+        let names = self.name_changes.iter().map(NameChange::op);
         let changes = self.changes.iter();
         let ops = changes.flat_map(|(id, changes)| changes.iter().map(|change| change.op(*id)));
         let journal = names.chain(ops).collect();
@@ -273,8 +353,9 @@ impl Replay {
 
     fn image(&self, loss: Loss) -> Image {
         let mut random = Random(if let Loss::Seeded(seed) = loss { seed } else { 0 });
-        let mut image = Image::default();
-        for (path, id) in self.surviving_names(loss, &mut random) {
+        let names = self.surviving_names(loss, &mut random);
+        let mut image = Image { names: names.clone(), ..Image::default() };
+        for (path, id) in names.files {
             let empty = Vec::new();
             let changes = self.changes.get(&id).unwrap_or(&empty);
             let mut content = self.durable.files[&id].clone();
@@ -288,12 +369,12 @@ impl Replay {
             }
             // A second name of the same file has the same content.
             image.files.entry(id).or_insert(content);
-            image.names.insert(path, id);
         }
         image
     }
 
-    fn surviving_names(&self, loss: Loss, random: &mut Random) -> BTreeMap<PathBuf, Id> {
+    /// What is in a directory whose own name is gone is gone, too.
+    fn surviving_names(&self, loss: Loss, random: &mut Random) -> Names {
         let mut names = self.durable.names.clone();
         let all = random.below(3) == 0;
         for change in &self.name_changes {
@@ -306,6 +387,9 @@ impl Replay {
                 change.make(&mut names);
             }
         }
+        let all = names.clone();
+        names.dirs.retain(|dir| all.has_dir(dir));
+        names.files.retain(|path, _| path.parent().is_some_and(|dir| all.has_dir(dir)));
         names
     }
 }
