@@ -5,15 +5,19 @@
 mod engine_support;
 mod simfs;
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine_support::{Model, contents};
+use kvs::engine::manifest::Manifest;
+use kvs::engine::record::{self, Record};
+use kvs::engine::segment::{HEADER, Origin, decode_header, encode_header};
 use kvs::engine::{Batch, Fsync, Options};
 use kvs::stats::EngineStats;
 use kvs::{KvStore, KvsError, Result};
-use simfs::{Fault, Kind, SimFs};
+use simfs::{Fault, Kind, Loss, SimFs};
 
 const DIR: &str = "/sim";
 const FAR: u64 = 4_000_000_000_000;
@@ -210,11 +214,7 @@ fn pages_that_cannot_be_read_cost_what_is_in_them() {
     (0..200).for_each(|i| store.put(name(i), value.clone()).unwrap());
     for (page, is_last) in [(2, false), (11, true)] {
         let killed = disk.kill();
-        killed.fail(move |call| {
-            let end = call.offset + call.len as u64;
-            let hit = call.offset < (page + 1) * 4096 && page * 4096 < end;
-            (call.kind == Kind::Read && call.is_of("log") && hit).then_some(Fault::Io)
-        });
+        unreadable(&killed, page * 4096..(page + 1) * 4096);
         let reopened = big(&killed).open().unwrap();
         assert!(reopened.reader().stats().damaged_ranges.get() > 0);
         let sound = |store: &KvStore| {
@@ -233,6 +233,150 @@ fn pages_that_cannot_be_read_cost_what_is_in_them() {
         );
         assert!(!is_last || files(&killed, "log").len() == 2, "nothing is written behind a hole");
     }
+}
+
+/// A page at the end that could not be read once, and can be at the next open. It was taken for a torn
+/// end, and cut off. What is in it is there again, but older than what was written meanwhile, which got
+/// the same sequence numbers.
+#[test]
+fn pages_that_can_be_read_again_take_nothing_back() {
+    let disk = SimFs::new();
+    let big = |disk: &SimFs| options(disk).segment_bytes(1 << 20);
+    let store = big(&disk).open().unwrap();
+    let name = |i: u32| format!("key{i:03}");
+    (0..200).for_each(|i| store.put(name(i), vec![b'o'; 200]).unwrap());
+    // The last bytes are in page 11.
+    for pages in [10..11, 10..12] {
+        let killed = disk.kill();
+        unreadable(&killed, pages.start * 4096..pages.end * 4096);
+        let reopened = big(&killed).open().unwrap();
+        for i in (0..200).rev().step_by(2) {
+            reopened.put(name(i), vec![b'n'; 200]).unwrap();
+        }
+        drop(reopened);
+        killed.heal();
+        let reopened = big(&killed).open().unwrap();
+        for i in 0..200 {
+            let expected = Some(vec![if i % 2 == 1 { b'n' } else { b'o' }; 200]);
+            assert_eq!(reopened.read(name(i)).unwrap(), expected, "{}, {pages:?}", name(i));
+        }
+    }
+}
+
+fn unreadable(disk: &SimFs, range: std::ops::Range<u64>) {
+    disk.fail(move |call| {
+        let hit = call.offset < range.end && range.start < call.offset + call.len as u64;
+        (call.kind == Kind::Read && call.is_of("log") && hit).then_some(Fault::Io)
+    });
+}
+
+fn segment(number: u64, origin: Origin, records: &[(u64, &str, Option<usize>)]) -> Vec<u8> {
+    let mut bytes = encode_header(number, origin).to_vec();
+    for (seq, key, value) in records {
+        let (start, value_bytes) = (bytes.len(), vec![b'v'; value.unwrap_or(0)]);
+        let flags = if value.is_none() { record::TOMBSTONE } else { record::GROUP_START };
+        let record = Record {
+            seq: *seq,
+            flags,
+            database: 0,
+            expires_at: None,
+            key: key.as_bytes(),
+            value: &value_bytes,
+        };
+        record::append(&mut bytes, &record);
+        record::seal(&mut bytes[start..]);
+    }
+    bytes
+}
+
+/// A tombstone hides a record that lies in a page which cannot be read for a while. The segment says
+/// of the records that it has only what could be read.
+#[test]
+fn a_tombstone_stays_while_the_page_with_what_it_hides_cannot_be_read() {
+    let disk = SimFs::new();
+    drop(options(&disk).open().unwrap());
+    let path = |name: &str| Path::new(DIR).join(name);
+    let merged = [
+        (300, "young", Some(3900)),
+        (310, "young1", Some(1000)),
+        (120, "hidden", Some(100)),
+        (320, "young2", Some(4000)),
+        (330, "young3", Some(10)),
+    ];
+    let closed = [(130, "hidden", None), (140, "dead", Some(1000)), (150, "lives", Some(10))];
+    let newest = [(500, "dead", Some(10))];
+    for (number, origin, records) in
+        [(2, Origin::Merged, &merged[..]), (3, Origin::Log, &closed), (4, Origin::Log, &newest)]
+    {
+        let bytes = segment(number, origin, records);
+        disk.replace(&path(&format!("{number:08}.log")), Some(&bytes));
+    }
+    let listed = BTreeSet::from([2, 3, 4]);
+    Manifest::create(&disk.shared(), path("MANIFEST"), 5, listed).unwrap();
+    unreadable(&disk, 4096..8192);
+    let store = options(&disk).open().unwrap();
+    assert_eq!(store.read("hidden").unwrap(), None);
+    store.compact().unwrap();
+    assert!(store.reader().stats().compactions.get() > 0);
+    drop(store);
+    disk.heal();
+    let store = options(&disk).open().unwrap();
+    assert_eq!(store.read("hidden").unwrap(), None, "it came back");
+    assert_eq!(store.read("lives").unwrap(), Some(vec![b'v'; 10]));
+    assert_eq!(store.read("young2").unwrap(), Some(vec![b'v'; 4000]));
+}
+
+/// Nobody knows then what was in there: each key has the value that it has elsewhere, or none.
+#[test]
+fn a_segment_that_is_missing_with_its_hint_costs_what_it_held() {
+    let (disk, store, model) = store();
+    drop(store);
+    for path in files(&disk, "log") {
+        let what = format!("without {} and its hint", path.display());
+        let damaged = disk.kill();
+        damaged.replace(&path, None);
+        damaged.replace(&path.with_extension("hint"), None);
+        for _ in 0..2 {
+            let store = options(&damaged).open().unwrap();
+            let sound = names().filter(|name| {
+                let found = store.read(name).unwrap_or_else(|error| panic!("{what}: {error}"));
+                found.as_ref() == model.get(name.as_bytes())
+            });
+            assert!(sound.count() > 0, "{what}");
+            store.put("new", "one").unwrap();
+            store.compact().unwrap();
+        }
+        assert_eq!(options(&damaged).open().unwrap().read("new").unwrap(), Some(b"one".to_vec()));
+    }
+}
+
+/// The newest segment is gone, so the one before it was closed: no end of it was ever torn, and
+/// nothing is cut off.
+#[test]
+fn nothing_is_cut_off_a_segment_that_was_not_the_newest() {
+    let (disk, store, _) = store();
+    let after = disk.power_cut(Loss::Nothing);
+    drop(store);
+    for path in files(&after, "hint") {
+        after.replace(&path, None);
+    }
+    let mut logs = files(&after, "log");
+    // Not one of a merge, nor one that was only prepared.
+    logs.retain(|path| {
+        let bytes = after.content(path).unwrap();
+        let (_, origin) = decode_header(bytes[..HEADER].try_into().unwrap()).unwrap();
+        origin == Origin::Log && bytes[HEADER..].iter().any(|byte| *byte != 0)
+    });
+    let [.., before, newest] = &logs[..] else { panic!("{logs:?}") };
+    after.replace(newest, None);
+    let bytes = after.content(before).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    after.flip(before, last as u64, 1);
+    let bytes = after.content(before).unwrap();
+    let store = options(&after).open().unwrap();
+    assert!(names().any(|name| is_damage(&store.read(name))), "the damage is not told");
+    drop(store);
+    assert!(after.content(before).unwrap() == bytes, "it was written to");
 }
 
 /// A key that cannot be read can be removed, and stays away; walks over keys go on.

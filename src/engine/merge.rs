@@ -110,7 +110,12 @@ impl<'a> Merge<'a> {
             let hint = hint_file::read(self.core, &other);
             undecided.retain(|bytes| {
                 let needed = match (record::parse(bytes), &hint) {
-                    (Ok(tombstone), _) if other.min_seq() > tombstone.seq => false,
+                    // Of a damaged one, the smallest may not be known.
+                    (Ok(tombstone), _)
+                        if other.min_seq() > tombstone.seq && !other.is_damaged() =>
+                    {
+                        false
+                    }
                     (Ok(tombstone), Some(hint)) if hint.covered() == other.len() => {
                         tombstone.is_clear() || hint.contains(tombstone.database, tombstone.key)
                     }

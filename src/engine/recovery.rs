@@ -46,6 +46,7 @@ pub(super) fn recover(core: &Core, same_boot: bool) -> Result<Recovered> {
         .iter()
         .filter(|segment| segment.origin() == Origin::Log)
         .max_by_key(|segment| segment.number())
+        .filter(|newest| is_last(newest, &segments))
         .cloned();
     let total = segments.iter().map(|segment| segment.len()).sum::<u64>();
     core.stats.load_total.set(total);
@@ -105,17 +106,17 @@ fn open_segments(core: &Core) -> Result<Vec<Arc<Segment>>> {
     Ok(segments)
 }
 
-/// Whether records may be written behind those of the newest sound segment: not where others were
-/// that are missing now, and not if there may have been a newer segment.
-fn can_grow(newest: &Segment, loaded: &[Loaded]) -> bool {
-    loaded.iter().all(|loaded| {
-        let is_it = loaded.segment.number() == newest.number();
-        if is_it {
-            loaded.hint.covered() <= newest.len() && !loaded.has_holes
-        } else {
-            loaded.segment.number() < newest.number() || loaded.segment.problem().is_none()
-        }
-    })
+/// Whether no segment came after this one, as far as can be told: one that did has closed it, for good.
+fn is_last(newest: &Segment, segments: &[Arc<Segment>]) -> bool {
+    let later = |other: &&Arc<Segment>| other.number() > newest.number();
+    segments.iter().filter(later).all(|later| later.problem().is_none())
+}
+
+/// Whether records may be written behind those of the newest segment: not where others were that are
+/// missing now.
+fn can_grow(newest: &Arc<Segment>, loaded: &[Loaded]) -> bool {
+    let it = loaded.iter().find(|loaded| Arc::ptr_eq(&loaded.segment, newest));
+    it.is_some_and(|it| it.hint.covered() <= newest.len() && !it.has_holes)
 }
 
 fn new_segment(core: &Core) -> Result<Arc<Segment>> {
@@ -130,14 +131,14 @@ struct Loaded {
     hint: Hint,
     /// Whether something had to be scanned for it.
     scanned: bool,
-    /// It is lost, and nothing tells what it held.
+    /// Nothing tells all that it held: it is lost, or parts of it are.
     unknown: bool,
     /// The disk did not give all of it.
     has_holes: bool,
 }
 
-/// What is left out of the sequence numbers for those of a lost segment: its records shall not count
-/// as newer ones if it is found again.
+/// What is left out of the sequence numbers for those that are not known: such records shall not count
+/// as newer ones if they can be read again.
 const BEYOND_LOST: u64 = 1 << 32;
 
 fn threads() -> usize {
@@ -186,6 +187,8 @@ fn load(core: &Core, segment: &Arc<Segment>, tail: Tail) -> Result<Loaded> {
         });
     }
     let extent = Extent::new(&**segment.file(), covered.min(segment.len())..segment.len());
+    // What cannot be read may be there: nothing of it is cut off.
+    let tail = if extent.holes.is_empty() { tail } else { Tail::Whole };
     let scan = scan::scan(extent.bytes(), covered, segment.origin(), tail);
     for hole in &extent.holes {
         report_damage(core, segment, hole, "cannot be read");
@@ -206,13 +209,12 @@ fn load(core: &Core, segment: &Arc<Segment>, tail: Tail) -> Result<Loaded> {
     }
     let scanned = !scan.records.is_empty() || hint.is_none();
     let hint = builder.encode(segment.number(), scan.end);
-    segment.cut(scan.end);
-    let unknown = segment.is_lost();
+    segment.cut(scan.end.min(segment.len()));
     Ok(Loaded {
         segment: Arc::clone(segment),
         hint,
-        scanned: scanned && !unknown,
-        unknown,
+        scanned: scanned && !segment.is_lost(),
+        unknown: segment.is_lost() || !scan.damage.is_empty() || !extent.holes.is_empty(),
         has_holes: !extent.holes.is_empty(),
     })
 }
