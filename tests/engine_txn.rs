@@ -6,7 +6,10 @@ mod engine_support;
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use engine_support::{Model, Random, open, seed};
+use engine_support::{Model, Random, files, open, seed};
+use kvs::engine::record;
+use kvs::engine::scan::{Tail, scan};
+use kvs::engine::segment::{HEADER, Origin};
 use kvs::engine::{Batch, Txn, Walk};
 use kvs::{KvStore, KvsError, Result};
 
@@ -77,6 +80,38 @@ fn a_unit_that_panics_is_not_finished_by_the_next_one() {
     assert!(panicked.is_err());
     store.put("next", "1").unwrap();
     assert_eq!((store.read("half").unwrap(), store.len()), (None, 1));
+}
+
+/// A unit within a unit is a part of it: it ended the one around it, which was not atomic any more, and
+/// could not be undone.
+#[test]
+fn a_unit_within_a_unit_is_a_part_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for panics in [false, true] {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            store.update(move |txn| -> Result<()> {
+                txn.unit(|txn| txn.put(0, b"inner", b"1", None))?;
+                txn.put(0, b"outer", b"1", None)?;
+                if panics {
+                    std::panic::resume_unwind(Box::new("on purpose"));
+                }
+                Err(KvsError::KeyNotFound)
+            })
+        }));
+        assert!(outcome.is_err() == panics && outcome.unwrap_or(Ok(())).is_ok() == panics);
+        assert_eq!(store.len(), 0);
+    }
+    let both = |txn: &mut Txn<'_>| {
+        txn.unit(|txn| txn.put(0, b"inner", b"1", None))?;
+        txn.put(0, b"outer", b"1", None)
+    };
+    store.update(both).unwrap();
+    assert_eq!(store.len(), 2);
+    let bytes = std::fs::read(&files(dir.path(), "log")[0]).unwrap();
+    let found = scan(&bytes[HEADER..], HEADER as u64, Origin::Log, Tail::Whole);
+    let goes_on = |i: usize| found.records[i].1.flags & record::BATCH_GOES_ON != 0;
+    assert_eq!((found.records.len(), goes_on(0), goes_on(1)), (2, true, false));
 }
 
 /// Changes `model` and the transaction alike, in parts that may fail, and compares what walks see.

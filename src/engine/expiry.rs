@@ -256,10 +256,11 @@ impl Expirer {
 fn remove(txn: &mut Txn<'_>, keys: &[Expired]) -> u64 {
     let mut removed = 0;
     for key in keys {
-        match txn.unit(|txn| txn.expire(key)) {
+        match txn.part(|txn| txn.expire(key)) {
             Ok(expired) => removed += u64::from(expired),
             Err(error) => log::debug!("an expired key stays: {error}"),
         }
+        txn.end_unit();
     }
     removed
 }

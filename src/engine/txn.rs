@@ -30,6 +30,8 @@ const MOST_STAGED: usize = 64 * 1024 * 1024;
 /// See the module.
 pub struct Txn<'w> {
     writer: &'w mut Writer,
+    /// There is a unit around what it is used for.
+    within_unit: bool,
 }
 
 /// A record that has expired, and where it was found. That it holds the segment keeps the
@@ -64,18 +66,27 @@ impl Drop for Part<'_, '_> {
 
 impl<'w> Txn<'w> {
     pub(super) fn new(writer: &'w mut Writer) -> Txn<'w> {
-        Txn { writer }
+        Txn { writer, within_unit: false }
     }
 
     /// Runs `command` as one unit: all it changes is there after a crash, or nothing. If it fails or
-    /// panics, nothing of it is staged.
+    /// panics, nothing of it is staged. Within a unit, it is a part of that.
     pub fn unit<R, E>(
         &mut self,
         command: impl FnOnce(&mut Txn<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
-        let done = self.part(command)?;
-        self.writer.end_unit();
+        let mut within = Txn { writer: &mut *self.writer, within_unit: true };
+        let done = within.part(command)?;
+        if !self.within_unit {
+            self.writer.end_unit();
+        }
         Ok(done)
+    }
+
+    /// Ends the open unit before its time: for many changes that belong together in nothing, so that no
+    /// reader has to wait until all of them are visible.
+    pub(super) fn end_unit(&mut self) {
+        self.writer.end_unit();
     }
 
     /// Runs `command` as a part of the open unit. If it fails or panics, nothing of it is staged,
