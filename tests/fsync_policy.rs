@@ -6,6 +6,9 @@ mod engine_support;
 mod serving;
 mod simfs;
 
+use std::sync::Arc;
+
+use engine_support::faulty::Faulty;
 use engine_support::until;
 use kvs::KvStore;
 use kvs::engine::{Fsync, Options};
@@ -103,6 +106,32 @@ fn what_always_acknowledged_stays_when_it_is_given_up() {
         put(&store, 500..501);
         assert_eq!(left_by_a_power_cut(&disk, Loss::Everything), 501);
     }
+}
+
+/// A disk that takes long over a sync: with everysec, no more and no more is acknowledged meanwhile.
+#[test]
+fn writes_wait_for_a_sync_that_takes_too_long() {
+    let (dir, slow) = (tempfile::tempdir().unwrap(), Faulty::default());
+    let options = Options::new(dir.path()).fsync(Fsync::EverySec).fs(Arc::new(slow.clone()));
+    let store = options.open().unwrap();
+    slow.hold_syncs(true);
+    let (told, next) = std::sync::mpsc::channel();
+    let waits = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // One at a time, so that no segment is filled, which would wait for a sync anyway.
+            for () in next {
+                store.put("key", "value").unwrap();
+            }
+        });
+        // One is the thread's that syncs.
+        let waits = (0..2000).any(|_| told.send(()).is_ok() && slow.are_held(2));
+        slow.hold_syncs(false);
+        drop(told);
+        waits
+    });
+    assert!(waits, "writes went on");
+    assert_eq!(store.reader().stats().rotations.get(), 0);
+    assert_eq!(store.read("key").unwrap(), Some(b"value".to_vec()));
 }
 
 #[test]

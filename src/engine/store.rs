@@ -126,6 +126,12 @@ impl Reader {
         self.core.check_poison()
     }
 
+    /// Whether all that was acknowledged is known to be durable, and all that will be is.
+    pub fn is_durable(&self) -> bool {
+        let settled = |unsynced: &Arc<Unsynced>| unsynced.is_settled();
+        self.core.fsync() == Fsync::Always && self.core.unsynced.get().is_none_or(settled)
+    }
+
     /// Bytes of all segments, and of the live records in them.
     pub fn space(&self) -> (u64, u64) {
         self.core.space()

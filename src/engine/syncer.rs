@@ -3,11 +3,12 @@
 //! Thread: `kvs-sync`, which has nothing to do with other policies, but the rest when the policy was
 //! changed to `always`; the compactor syncs by the same way before
 //! a merge takes away what newer records made dead. The writer syncs a segment itself when it
-//! leaves it, so only the active one can hold unsynced bytes.
+//! leaves it, so only the active one can hold unsynced bytes. While a sync takes longer than it should,
+//! writes wait for one of their own: else there would be no bound to what a power cut takes.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -18,22 +19,30 @@ use crate::error::Result;
 
 /// How much an everysec store may lose.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long its sync may take until writes wait.
+const LATE: Duration = Duration::from_secs(1);
 
 /// The segment that is written to, and whether it holds what is not durable.
 #[derive(Debug)]
 pub struct Unsynced {
     active: Mutex<Arc<Segment>>,
-    dirty: AtomicBool,
+    /// Groups that were written without a sync, and those of them that a sync came after.
+    written: AtomicU64,
+    synced: AtomicU64,
     /// The bytes of the active segment that are known to be durable.
     durable: AtomicU64,
+    /// When the thread began the sync that is under way.
+    began: Mutex<Option<Instant>>,
 }
 
 impl Unsynced {
     pub(super) fn new(active: Arc<Segment>) -> Arc<Unsynced> {
         Arc::new(Unsynced {
             active: Mutex::new(active),
-            dirty: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            began: Mutex::new(None),
         })
     }
 
@@ -49,7 +58,17 @@ impl Unsynced {
 
     /// For the writer: the active segment holds what is not durable.
     pub(super) fn written(&self) {
-        self.dirty.store(true, Ordering::Release);
+        self.written.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether nothing was written that is not known to be durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.synced.load(Ordering::Acquire) == self.written.load(Ordering::Acquire)
+    }
+
+    /// Whether the sync that is under way takes longer than it should.
+    pub(super) fn is_late(&self) -> bool {
+        lock(&self.began).is_some_and(|began| began.elapsed() >= LATE)
     }
 
     /// Whether everything before byte `tail` of the active segment is known to be durable.
@@ -59,6 +78,7 @@ impl Unsynced {
 
     /// Makes durable what has been shown so far. The policy `always` never needs it.
     pub(super) fn sync(&self, core: &Core) -> Result<()> {
+        let written = self.written.load(Ordering::Acquire);
         let active = self.active();
         let len = active.len();
         core.stats.syncs.add(1);
@@ -67,6 +87,7 @@ impl Unsynced {
         if Arc::ptr_eq(&now, &active) {
             self.durable.store(len, Ordering::Release);
         }
+        self.synced.fetch_max(written, Ordering::Release);
         Ok(())
     }
 }
@@ -75,11 +96,13 @@ impl Unsynced {
 pub(super) fn run(core: &Core, unsynced: &Unsynced, stop: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(INTERVAL) {
         // With `always` there is something only if it was not the policy before.
-        if core.fsync() != Fsync::No
-            && unsynced.dirty.swap(false, Ordering::AcqRel)
-            && let Err(error) = unsynced.sync(core)
-        {
+        if core.fsync() == Fsync::No || unsynced.is_settled() {
+            continue;
+        }
+        *lock(&unsynced.began) = Some(Instant::now());
+        if let Err(error) = unsynced.sync(core) {
             core.poison(&error);
         }
+        *lock(&unsynced.began) = None;
     }
 }

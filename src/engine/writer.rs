@@ -240,6 +240,7 @@ impl Writer {
         }
         match self.policy {
             Fsync::Always => self.sync()?,
+            Fsync::EverySec if self.unsynced.is_late() => self.sync()?,
             Fsync::EverySec | Fsync::No => self.unsynced.written(),
         }
         Ok(pieces)

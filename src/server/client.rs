@@ -10,7 +10,6 @@ use super::{info, process};
 use crate::command::{
     Abort, Client, ClientFilter, Latency, LatencyEvent, MemoryUse, Replies, SlowEntry,
 };
-use crate::config::Fsync;
 use crate::protocol::Version;
 
 /// See the module.
@@ -150,8 +149,10 @@ impl Client for LocalClient<'_> {
     }
 
     fn writes_are_durable(&self) -> bool {
-        let is_native = matches!(self.shared.backend.get(), Some(Backend::Native(_)));
-        is_native && self.shared.config.live.fsync() == Fsync::Always
+        match self.shared.backend.get() {
+            Some(Backend::Native(store)) => store.reader().is_durable(),
+            _ => false,
+        }
     }
 
     fn start_compaction(&mut self) -> Result<bool, Abort> {

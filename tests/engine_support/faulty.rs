@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use kvs::engine::fs::{File, Fs, Lock, Map, OsFs};
 
@@ -25,6 +26,14 @@ struct State {
     unsynced: Mutex<HashSet<PathBuf>>,
     complaints: Mutex<Vec<String>>,
     no_links: AtomicBool,
+    syncs: Mutex<Syncs>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Syncs {
+    held: bool,
+    waiting: usize,
 }
 
 /// See the module. Clones share their rules.
@@ -50,6 +59,20 @@ impl Faulty {
     /// There are no hard links, as on some file systems and between any two.
     pub fn refuse_links(&self) {
         self.state.no_links.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on, syncs take until this is called with `false`.
+    pub fn hold_syncs(&self, held: bool) {
+        self.state.syncs.lock().unwrap().held = held;
+        self.state.news.notify_all();
+    }
+
+    /// Waits for so many syncs to be held, but not for long; whether they are.
+    pub fn are_held(&self, count: usize) -> bool {
+        let syncs = self.state.syncs.lock().unwrap();
+        let wanted = |syncs: &mut Syncs| syncs.waiting < count;
+        let wait = self.state.news.wait_timeout_while(syncs, Duration::from_millis(20), wanted);
+        wait.unwrap().0.waiting >= count
     }
 
     /// Nothing fails any more.
@@ -173,6 +196,12 @@ impl File for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let mut syncs = self.state.syncs.lock().unwrap();
+        syncs.waiting += 1;
+        self.state.news.notify_all();
+        let mut syncs = self.state.news.wait_while(syncs, |syncs| syncs.held).unwrap();
+        syncs.waiting -= 1;
+        drop(syncs);
         // Not done in fact: no test cuts the power.
         self.state.unsynced.lock().unwrap().remove(&self.path);
         Ok(())
