@@ -56,7 +56,7 @@ impl FromStr for Fsync {
 /// The smallest segment size.
 pub const MIN_SEGMENT: u64 = 4 * 1024;
 /// The largest segment size.
-pub const MAX_SEGMENT: u64 = 16 * 1024 * 1024 * 1024;
+pub const MAX_SEGMENT: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Which engine answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

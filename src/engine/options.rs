@@ -59,7 +59,7 @@ impl Options {
         self
     }
 
-    /// The size that segments are closed at, in bytes, 4 KiB to 16 GiB; smaller ones are used while
+    /// The size that segments are closed at, in bytes, 4 KiB to 4 GiB; smaller ones are used while
     /// there is little data. A record that is larger gets a segment of its own.
     pub fn segment_bytes(mut self, bytes: u64) -> Options {
         self.segment_bytes = bytes;

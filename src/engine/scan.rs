@@ -13,9 +13,12 @@ use super::mend;
 use super::record::{self, Fault, Record};
 use super::segment::Origin;
 
-/// The largest plausible sequence number, far above any real one: it keeps the search for the next
-/// sound record from computing checksums of noise.
-const PLAUSIBLE_SEQ: u64 = 1 << 48;
+/// Sequence numbers from here on are above any real one: it keeps the search for the next sound record
+/// from computing checksums of noise.
+const PLAUSIBLE_SEQ: u64 = 1 << 56;
+/// Of a header in the midst of damage, none is believed from here on. The next numbers are larger than
+/// all that were found, and must not come near what is not plausible.
+const BELIEVED_SEQ: u64 = 1 << 48;
 
 /// How a segment may end, if not with a whole record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,17 +126,16 @@ pub fn scan(bytes: &[u8], base: u64, origin: Origin, tail: Tail) -> Scan<'_> {
 fn unreadable(bytes: &[u8], base: u64) -> Option<Vec<(u64, Record<'_>)>> {
     let (mut at, mut records) = (0, Vec::new());
     while at < bytes.len() {
-        let record = record::unchecked(&bytes[at..]).ok().filter(is_plausible)?;
+        let record = record::unchecked(&bytes[at..]).ok()?;
+        if record.seq >= BELIEVED_SEQ {
+            return None;
+        }
         if !record.is_clear() {
             records.push((base + at as u64, Record { flags: 0, ..record }));
         }
         at += record.size();
     }
     Some(records)
-}
-
-fn is_plausible(record: &Record<'_>) -> bool {
-    record.seq < PLAUSIBLE_SEQ
 }
 
 /// Whether a crash may have left the bad record that `bytes` begin with.
@@ -171,7 +173,8 @@ fn next_record(bytes: &[u8], from: usize, wanted: impl Fn(&Record<'_>) -> bool) 
         // header could begin.
         let zeros = bytes[at..].iter().position(|b| *b != 0)?;
         at += zeros.saturating_sub(record::HEADER - 1);
-        let plausible = record::unchecked(&bytes[at..]).is_ok_and(|record| is_plausible(&record));
+        let plausible =
+            record::unchecked(&bytes[at..]).is_ok_and(|record| record.seq < PLAUSIBLE_SEQ);
         let sound = plausible.then(|| record::parse(&bytes[at..]).ok()).flatten();
         match sound {
             Some(record) if wanted(&record) => return Some(at),
@@ -251,6 +254,24 @@ mod tests {
         assert_eq!(keys(&found), "acd");
         let damage = starts[1] as u64..starts[2] as u64;
         assert_eq!(found.damage, std::slice::from_ref(&damage));
+    }
+
+    /// A store that is opened again and again while a segment is missing leaves out many numbers.
+    #[test]
+    fn large_sequence_numbers_are_seen_behind_damage() {
+        let (mut bytes, starts) = log(&[("a", GROUP_START)]);
+        for seq in [1 << 50, (1 << 50) + 1] {
+            let start = bytes.len();
+            let flags = GROUP_START;
+            let record =
+                Record { seq, flags, database: 0, expires_at: None, key: b"b", value: b"value" };
+            record::append(&mut bytes, &record);
+            record::seal(&mut bytes[start..]);
+        }
+        bytes[starts[1] + 10] ^= 0xff;
+        let found = scan(&bytes, 0, Origin::Log, Tail::Holes);
+        assert_eq!((keys(&found).as_str(), found.end), ("ab", bytes.len() as u64));
+        assert_eq!(found.damage.len(), 1);
     }
 
     #[test]
