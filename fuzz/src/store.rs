@@ -47,11 +47,16 @@ struct Run {
     doubtful: Option<Model>,
     /// A sync failed since the machine started.
     sync_failed: Arc<AtomicBool>,
+    backups: usize,
 }
 
 fn open(disk: &SimFs) -> Result<(KvStore, Arc<EngineStats>)> {
+    open_in("/sim", disk)
+}
+
+fn open_in(dir: &str, disk: &SimFs) -> Result<(KvStore, Arc<EngineStats>)> {
     let stats = Arc::new(EngineStats::default());
-    let options = Options::new("/sim").fs(disk.shared()).segment_bytes(4096).readers(1);
+    let options = Options::new(dir).fs(disk.shared()).segment_bytes(4096).readers(1);
     let store = options.fsync(Fsync::Always).stats(Arc::clone(&stats)).open()?;
     Ok((store, stats))
 }
@@ -70,7 +75,8 @@ impl Run {
     fn new() -> Run {
         let disk = SimFs::new();
         let store = Some(open(&disk).unwrap().0);
-        Run { disk, store, model: Model::new(), doubtful: None, sync_failed: Arc::default() }
+        let (model, sync_failed) = (Model::new(), Arc::default());
+        Run { disk, store, model, doubtful: None, sync_failed, backups: 0 }
     }
 
     fn store(&self) -> &KvStore {
@@ -78,7 +84,7 @@ impl Run {
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
-        match input.below(32) {
+        match input.below(33) {
             0..=7 => {
                 let (key, value) = (key(input), value(input));
                 let put = (key.clone(), value.clone());
@@ -129,6 +135,7 @@ impl Run {
             }
             29 if self.sync_failed.load(Ordering::Relaxed) => {}
             29 => self.crash(|disk| disk.kill()),
+            30 => self.backup(),
             _ => {
                 let loss = match input.byte() {
                     0 => Loss::Nothing,
@@ -137,6 +144,20 @@ impl Run {
                 };
                 self.crash(|disk| disk.power_cut(loss));
             }
+        }
+    }
+
+    /// What has the name of a backup is complete, whether or not it was told so.
+    fn backup(&mut self) {
+        self.backups += 1;
+        let dir = format!("/backups/{}", self.backups);
+        let made = self.store().backup(&dir);
+        let disk = self.disk.kill();
+        if made.is_ok() || disk.paths().iter().any(|path| path.starts_with(&dir)) {
+            let (copied, stats) = open_in(&dir, &disk).expect("the backup opens");
+            assert_eq!(stats.damaged_ranges.get(), 0, "a damaged backup");
+            let found = contents(&copied);
+            assert!(found == self.model, "a backup: {}", differ(&self.model, &found));
         }
     }
 
