@@ -454,15 +454,51 @@ impl Segment {
 
     /// Asks the kernel anew which pages are in memory; how many are not any more that were.
     pub fn refresh_residency(&self) -> u64 {
-        let Ok(pages) = self.map.resident_pages(self.len() as usize) else { return 0 };
+        let known = self.known_resident();
+        self.map
+            .resident_pages(self.len() as usize)
+            .map_or(0, |pages| self.note_residency(&known, &pages))
+    }
+
+    fn known_resident(&self) -> Vec<u64> {
+        self.resident.iter().map(|word| word.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Of the pages that were `known` as resident before the kernel was asked, forgets those that
+    /// are not, and counts them. What became known since is newer than the kernel's answer.
+    fn note_residency(&self, known: &[u64], pages: &[u8]) -> u64 {
         let mut evicted = 0;
-        for (word, pages) in self.resident.iter().zip(pages.chunks(64)) {
-            let now = pages
-                .iter()
-                .enumerate()
-                .fold(0u64, |bits, (i, page)| bits | u64::from(page & 1) << i);
-            evicted += u64::from((word.swap(now, Ordering::Relaxed) & !now).count_ones());
+        for ((word, known), pages) in self.resident.iter().zip(known).zip(pages.chunks(64)) {
+            let bit = |(i, page): (usize, &u8)| u64::from(page & 1) << i;
+            let now = pages.iter().enumerate().map(bit).fold(0, |bits, bit| bits | bit);
+            let gone = known & !now;
+            word.fetch_and(!gone, Ordering::Relaxed);
+            word.fetch_or(now, Ordering::Relaxed);
+            evicted += u64::from(gone.count_ones());
         }
         evicted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fs::OsFs;
+    use super::*;
+
+    /// What was written while the kernel was asked counted as evicted, and ten seconds of reading
+    /// through the file followed.
+    #[test]
+    fn only_pages_known_before_the_kernel_was_asked_can_be_evicted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let segment = Segment::create(&OsFs, &path, 1, Origin::Log, 9 * PAGE as u64).unwrap();
+        let page = |number: usize| Position::new(0, (number * PAGE) as u64 + 64, 64, false);
+        segment.publish(3 * PAGE as u64);
+        let known = segment.known_resident();
+        segment.publish(6 * PAGE as u64);
+        assert_eq!(segment.note_residency(&known, &[1, 1, 1]), 0);
+        assert!((0..6).all(|number| segment.is_resident(page(number))));
+        assert_eq!(segment.note_residency(&segment.known_resident(), &[1, 0, 1, 1, 1, 1]), 1);
+        assert!(!segment.is_resident(page(1)) && segment.is_resident(page(2)));
     }
 }
