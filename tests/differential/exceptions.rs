@@ -145,10 +145,10 @@ pub fn agree(request: &Request, ours: &[u8], redis: &[u8]) -> bool {
     }
 }
 
-/// Whether both are the same error, but for bytes that are no UTF-8: our error lines are text, in
-/// JSON too, and show a replacement character for what Redis repeats as it is.
+/// Whether both are the same, but for bytes in errors that are no UTF-8: our error lines are text, in
+/// JSON too, and show a replacement character for what Redis repeats as it is. So does [`Value`].
 fn same_text(ours: &[u8], redis: &[u8]) -> bool {
-    ours.starts_with(b"-") && ours == String::from_utf8_lossy(redis).as_bytes()
+    std::str::from_utf8(redis).is_err() && value(ours) == value(redis)
 }
 
 fn sorted(reply: &Value) -> Option<Vec<String>> {
