@@ -541,6 +541,10 @@ fn client_calls_any_command() {
     assert_eq!(client.ok(&["call", "incrby", "a", "-3"]), "(integer) -2\n");
     assert_eq!(client.ok(&["call", "mget", "a", "none"]), "1) \"-2\"\n2) (nil)\n");
     assert_eq!(client.ok(&["call", "range", "-", "+"]), "1) \"a\"\n2) \"-2\"\n");
+    // Texts are no strings in quotes.
+    assert!(client.ok(&["call", "INFO", "server"]).starts_with("# Server\r\nredis_version:"));
+    assert!(client.ok(&["call", "client", "list"]).starts_with("id="));
+    assert!(client.ok(&["call", "help", "get"]).starts_with("GET key\n    "));
     assert_fails(&client.run(&["call", "nonsense"]), 1, "(error) ERR unknown command");
     assert_fails(&client.run(&["call"]), 2, "<WORD>");
 }

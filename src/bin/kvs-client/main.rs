@@ -192,6 +192,6 @@ fn remove(client: &mut Client, key: &Word) -> Result<Done, Stop> {
 fn call(client: &mut Client, words: &[Word]) -> Result<(), Stop> {
     match client.call(words)? {
         Value::Error(message) => Err(shared::failure(format!("(error) {message}")).into()),
-        reply => Output::line(&show::show(&reply)),
+        reply => Output::line(&show::answer(words, &reply)),
     }
 }

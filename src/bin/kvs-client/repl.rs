@@ -13,7 +13,7 @@ use kvs::{KvsError, Result};
 use super::Target;
 use super::lines::Lines;
 use super::shared::{self, Done, Output, Stop};
-use super::show::show;
+use super::show;
 
 /// Runs until the input ends. On a terminal who types has seen what failed; a pipe is told by the exit
 /// code.
@@ -76,7 +76,7 @@ impl Repl {
         match self.ask(&name, &words) {
             Ok(reply) => {
                 self.note(&name, words.get(1), &reply);
-                Output::line(&if name == b"help" { plain(&reply) } else { show(&reply) })?;
+                Output::line(&show::answer(&words, &reply))?;
             }
             Err(error) => self.complain(&error),
         }
@@ -150,17 +150,5 @@ impl Repl {
             (b"exec" | b"discard", _) => self.queued = None,
             _ => {}
         }
-    }
-}
-
-/// The lines of a help text, as they are.
-fn plain(reply: &Value) -> Vec<u8> {
-    let text = |line: &Value| match line {
-        Value::Simple(text) => text.as_bytes().to_vec(),
-        other => show(other),
-    };
-    match reply {
-        Value::Array(lines) => lines.iter().map(text).collect::<Vec<_>>().join(&b'\n'),
-        other => show(other),
     }
 }

@@ -10,8 +10,28 @@ use kvs::protocol::Value;
 
 use super::shared::quoted;
 
+/// The answer to a command, without a last line end: a text as it is, anything else in its form.
+pub fn answer(words: &[impl AsRef<[u8]>], reply: &Value) -> Vec<u8> {
+    let word =
+        |i: usize| words.get(i).map_or(Vec::new(), |word| word.as_ref().to_ascii_lowercase());
+    match (&word(0)[..], &word(1)[..], reply) {
+        (b"info" | b"lolwut", _, Value::Bulk(text))
+        | (b"client", b"list" | b"info", Value::Bulk(text))
+        | (b"memory", b"doctor" | b"malloc-stats", Value::Bulk(text))
+        | (b"latency", b"doctor" | b"graph", Value::Bulk(text)) => text.trim_ascii_end().to_vec(),
+        (b"help", _, Value::Array(lines)) => {
+            let text = |line: &Value| match line {
+                Value::Simple(text) => text.as_bytes().to_vec(),
+                other => show(other),
+            };
+            lines.iter().map(text).collect::<Vec<_>>().join(&b'\n')
+        }
+        _ => show(reply),
+    }
+}
+
 /// The text of a reply, without a last line end.
-pub fn show(reply: &Value) -> Vec<u8> {
+fn show(reply: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     append(reply, 0, &mut out);
     out
