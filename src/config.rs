@@ -75,6 +75,11 @@ impl EngineKind {
             EngineKind::Memory => "memory",
         }
     }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<EngineKind> {
+        [EngineKind::Kvs, EngineKind::Memory].into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// Settings that may be given or not, by flags or by a file.
@@ -307,9 +312,7 @@ impl Settings {
 
 fn engine(name: Option<&str>) -> Result<EngineKind> {
     let name = name.unwrap_or(EngineKind::Kvs.name());
-    [EngineKind::Kvs, EngineKind::Memory]
-        .into_iter()
-        .find(|kind| kind.name() == name)
+    EngineKind::named(name)
         .ok_or_else(|| KvsError::Invalid(format!("engine is kvs or memory, not '{name}'")))
 }
 

@@ -98,7 +98,7 @@ fn flip_everything(disk: &SimFs, model: &Model, step: usize, wanted: fn(&Path) -
                     let told = error.to_string();
                     let advises = match name {
                         "MANIFEST" => told.contains("kvs repair"),
-                        "ENGINE" => told.contains("--engine"),
+                        "ENGINE" => told.contains("kvs repair"),
                         _ => false,
                     };
                     assert!(advises, "{what}: {error}");

@@ -149,6 +149,14 @@ pub(super) fn refuse_other_engine(fs: &dyn Fs, dir: &Path, engine: EngineKind) -
     if made_by.is_empty() || made_by == engine {
         return Ok(());
     }
+    if EngineKind::named(&made_by).is_none() {
+        let path = dir.join(filename::ENGINE);
+        return Err(KvsError::Invalid(format!(
+            "{} names the engine {made_by:?}, which this kvs does not know: if it is damaged, \
+             `kvs repair` mends it",
+            path.display()
+        )));
+    }
     Err(KvsError::Invalid(format!(
         "{} was made by the engine '{made_by}', not '{engine}'; use --engine {made_by} or another \
          directory",

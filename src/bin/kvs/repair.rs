@@ -50,8 +50,10 @@ fn for_people(dir: &Path, repaired: &Repaired, dry_run: bool) -> String {
         let _ = write!(text, "\nearlier repairs: {}/*/{REPORT}", dir.join(QUARANTINE).display());
     }
     if let Some(after) = &repaired.after {
-        let saved = count(repaired.salvaged as usize, "record");
-        let _ = write!(text, "\nsaved from damaged segments: {saved}");
+        if repaired.aside.iter().any(|name| name.ends_with(".log")) {
+            let saved = count(repaired.salvaged as usize, "record");
+            let _ = write!(text, "\nsaved from damaged segments: {saved}");
+        }
         if repaired.rebuilt_manifest {
             text.push_str("\nthe manifest lists the segments that are there");
         }
