@@ -43,6 +43,7 @@
 //! | [`protocol`] | bytes in, bytes out: text lines, RESP, JSON lines; no threads, no I/O |
 //! | [`thread_pool`] | threads for engines whose calls block |
 //! | [`config`], [`stats`], [`error`] | settings checked once, counters, the one error type |
+//! | [`clock`], [`key_range`], `sync` | the time of day, ranges of keys, locks |
 //!
 //! # Threads
 //!
@@ -70,14 +71,17 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod client;
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod key_range;
 pub mod protocol;
 pub mod reactor;
 pub mod server;
 pub mod stats;
+mod sync;
 pub mod thread_pool;
 
 pub use engine::{KvStore, KvsEngine};

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use engine_support::{open_synced, options, until};
 use kvs::KvStore;
-use kvs::engine::{Patience, now_ms};
+use kvs::clock::now_ms;
+use kvs::engine::Patience;
 use kvs::stats::EngineStats;
 
 const PAST: u64 = 1;

@@ -7,21 +7,36 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each layer may name beside itself.
-const RULES: [(&str, &[&str]); 12] = [
+const RULES: [(&str, &[&str]); 15] = [
     ("error", &[]),
     ("stats", &[]),
-    ("config", &["engine", "error"]),
+    ("clock", &[]),
+    ("sync", &[]),
+    ("key_range", &[]),
+    ("config", &["error"]),
     ("thread_pool", &["error"]),
     ("protocol", &["error"]),
     ("reactor", &["error", "config", "stats"]),
-    ("engine", &["error", "config", "stats"]),
-    ("command", &["protocol", "error", "config", "stats"]),
+    ("engine", &["error", "config", "stats", "clock", "sync", "key_range"]),
+    ("command", &["protocol", "error", "config", "stats", "clock", "key_range"]),
     ("client", &["protocol", "error"]),
     (
         "server",
-        &["reactor", "engine", "command", "protocol", "thread_pool", "config", "error", "stats"],
+        &[
+            "reactor",
+            "engine",
+            "command",
+            "protocol",
+            "thread_pool",
+            "config",
+            "error",
+            "stats",
+            "clock",
+            "sync",
+            "key_range",
+        ],
     ),
-    ("bin", &["server", "client", "engine", "protocol", "config", "error", "kvs"]),
+    ("bin", &["server", "client", "engine", "protocol", "config", "error", "key_range", "kvs"]),
     ("lib", &["engine", "error"]),
 ];
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use kvs::KvStore;
 use kvs::client::Client;
-use kvs::engine::{Watch, now_ms};
+use kvs::clock::now_ms;
+use kvs::engine::Watch;
 use kvs::protocol::Value;
 use serving::{Running, wait_for};
 

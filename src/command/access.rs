@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::client::{ClientFilter, Replies};
@@ -11,6 +11,7 @@ use super::latency::{Latency, LatencyEvent};
 use super::memory::MemoryUse;
 use super::slowlog::SlowEntry;
 use crate::error::KvsError;
+use crate::key_range::KeyRange;
 use crate::protocol::Version;
 
 /// Why a command stopped before it had its reply.
@@ -66,9 +67,6 @@ pub struct Entry<'a> {
     /// When it ends, in milliseconds since 1970; `None`: never.
     pub expires_at: Option<u64>,
 }
-
-/// A key range: from, to.
-pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// Which way a walk over keys goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

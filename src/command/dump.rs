@@ -5,7 +5,8 @@ use super::introspection::container_help;
 use super::numbers::integer;
 use super::options::put_until;
 use super::rdb::{self, Fault};
-use super::{Abort, Command, Entry, Flags, Group, Outcome, Reads, Run, Writes, now_ms};
+use super::{Abort, Command, Entry, Flags, Group, Outcome, Reads, Run, Writes};
+use crate::clock::now_ms;
 use crate::protocol::{Args, Reply, parse_integer};
 
 pub(super) const COMMANDS: &[Command] = &[

@@ -3,7 +3,8 @@
 use super::errors::{invalid_expiry, refused, shown};
 use super::numbers::integer;
 use super::options::Unit;
-use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Writes, now_ms};
+use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Writes};
+use crate::clock::now_ms;
 use crate::protocol::{Args, Reply};
 
 const FAST: Flags = Flags::FAST;

@@ -1,13 +1,13 @@
 //! Keys, whatever their values: removing, naming, counting and listing them.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use super::errors::{NO_SUCH_DATABASE, NO_SUCH_KEY, SYNTAX};
 use super::gather::Gathered;
 use super::glob::literal_prefix;
 use super::numbers::{cursor, integer, small_integer};
-use super::ordered::prefix_range;
 use super::{Abort, Command, Flags, Group, Outcome, Reads, Run, Way, Writes, matches};
+use crate::key_range::Prefix;
 use crate::protocol::{Args, Reply};
 
 const FAST: Flags = Flags::FAST;
@@ -201,10 +201,8 @@ fn randomkey(db: &dyn Reads, _: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 fn keys(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let pattern = &args[1];
     let mut found = Gathered::new(reply);
-    let prefix = literal_prefix(pattern);
-    let (start, end) = prefix_range(prefix);
-    let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-    db.keys((start, end), Way::Forward, &mut |key| {
+    let prefix = Prefix::new(literal_prefix(pattern));
+    db.keys(prefix.range(), Way::Forward, &mut |key| {
         if matches(pattern, key) {
             found.bulk(key);
         }

@@ -20,7 +20,6 @@ mod backup;
 mod bitfield;
 mod bits;
 mod client;
-mod clock;
 mod connection;
 mod counter;
 mod debug;
@@ -55,9 +54,9 @@ mod transaction;
 #[cfg(test)]
 mod testing;
 
-pub use access::{Abort, Client, Entry, KeyRange, Outcome, Reads, Way, Writes};
+pub use access::{Abort, Client, Entry, Outcome, Reads, Way, Writes};
 pub use client::{ClientFilter, Replies};
-pub use clock::now_ms;
+pub use crate::clock::now_ms;
 pub use glob::{matches, matches_nocase};
 pub use latency::{Latency, LatencyEvent};
 pub use lookup::lookup;

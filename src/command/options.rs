@@ -3,7 +3,8 @@
 
 use super::errors::{SYNTAX, invalid_expiry};
 use super::numbers::integer;
-use super::{Abort, Writes, now_ms};
+use super::{Abort, Writes};
+use crate::clock::now_ms;
 use crate::protocol::Args;
 
 /// In what an expiry is counted, and from when.

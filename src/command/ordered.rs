@@ -8,7 +8,8 @@ use std::ops::{Bound, ControlFlow};
 use super::errors::{SYNTAX, refused};
 use super::gather::Gathered;
 use super::numbers::integer;
-use super::{Abort, Command, Group, KeyRange, Outcome, Reads, Run, Way, Writes};
+use super::{Abort, Command, Group, Outcome, Reads, Run, Way, Writes};
+use crate::key_range::{KeyRange, Prefix, is_empty};
 use crate::protocol::{Args, Reply};
 
 /// How many keys one DELRANGE removes at most: that many hold the writer up for some hundredths of
@@ -64,18 +65,6 @@ fn parse_range<'a>(start: &'a [u8], end: &'a [u8]) -> Option<KeyRange<'a>> {
         End::At(bound) => bound,
     };
     Some((from, to))
-}
-
-fn is_empty((from, to): KeyRange<'_>) -> bool {
-    match (from, to) {
-        (_, Bound::Excluded(b"")) => true,
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-        (Bound::Included(from), Bound::Included(to)) => from > to,
-        (
-            Bound::Included(from) | Bound::Excluded(from),
-            Bound::Included(to) | Bound::Excluded(to),
-        ) => from >= to,
-    }
 }
 
 /// What part of a range is asked for, and how it is shown.
@@ -165,9 +154,7 @@ fn range(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
 
 fn prefix(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let page = Page::parse(args, 2)?;
-    let (start, end) = prefix_range(&args[1]);
-    let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-    page.show(db, (start, end), reply)
+    page.show(db, Prefix::new(&args[1]).range(), reply)
 }
 
 /// All or nothing of it happens, also across a crash. What is too much for one step is refused
@@ -205,19 +192,6 @@ fn delrange(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
     }
     reply.integer(removed);
     Ok(())
-}
-
-/// Where the keys that begin with `prefix` start, and the first key behind them if there can be any.
-pub(super) fn prefix_range(prefix: &[u8]) -> (Bound<&[u8]>, Option<Vec<u8>>) {
-    if prefix.is_empty() {
-        return (Bound::Unbounded, None);
-    }
-    let behind = prefix.iter().rposition(|&byte| byte != u8::MAX).map(|last| {
-        let mut behind = prefix[..=last].to_vec();
-        behind[last] += 1;
-        behind
-    });
-    (Bound::Included(prefix), behind)
 }
 
 #[cfg(test)]
@@ -300,13 +274,5 @@ mod tests {
         assert_eq!(session.run("dbsize"), ":10001\r\n");
         assert_eq!(session.run("delrange - + limit 10000"), ":10000\r\n");
         assert_eq!(session.run("range - + keysonly"), "*1\r\n$8\r\nkey10000\r\n");
-    }
-
-    #[test]
-    fn a_prefix_ends_before_the_next_one() {
-        assert_eq!(prefix_range(b"ab").1.as_deref(), Some(&b"ac"[..]));
-        assert_eq!(prefix_range(b"a\xff\xff").1.as_deref(), Some(&b"b"[..]));
-        assert_eq!(prefix_range(b"\xff"), (Bound::Included(&b"\xff"[..]), None));
-        assert_eq!(prefix_range(b""), (Bound::Unbounded, None));
     }
 }

@@ -1,9 +1,9 @@
 //! The server as a whole: settings, figures, emptying and stopping it.
 
-use super::clock::since_epoch;
 use super::errors::{SYNTAX, refused};
 use super::introspection::container_help;
 use super::{Client, Command, Flags, Group, Outcome, Reads, Run, Writes, matches_nocase};
+use crate::clock::since_epoch;
 use crate::protocol::{Args, Reply};
 
 const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use super::{
-    Abort, Client, Command, Entry, KeyRange, Latency, LatencyEvent, Outcome, Reads, Run, Way,
-    Writes, now_ms, prepare,
+    Abort, Client, Command, Entry, Latency, LatencyEvent, Outcome, Reads, Run, Way, Writes, prepare,
 };
+use crate::clock::now_ms;
+use crate::key_range::KeyRange;
 use crate::protocol::{Args, Decoder, Kind, Limits, Reply, Version};
 
 /// Keys with their values and expiries.

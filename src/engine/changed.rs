@@ -6,11 +6,11 @@
 //! their order, to an index that does not change meanwhile.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use super::core::DATABASES;
 use super::group::{Change, Staged};
 use crate::error::Result;
+use crate::key_range::{KeyRange, is_empty};
 
 /// The newest record of a key, and whether the index has the key as well.
 #[derive(Debug, Clone, Copy)]
@@ -107,16 +107,10 @@ impl Database {
     /// The keys of a range that were changed, in order.
     pub fn range<'c>(
         &'c self,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
+        range: KeyRange<'_>,
     ) -> impl DoubleEndedIterator<Item = (&'c [u8], Newest)> + use<'c> {
-        let is_empty = match range {
-            (Bound::Included(from), Bound::Included(to)) => from > to,
-            (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
-            | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
-            _ => false,
-        };
-        // `BTreeMap::range` does not take such ranges.
-        let keys = (!is_empty).then(|| self.keys.range::<[u8], _>(range));
+        // `BTreeMap::range` panics on some that are.
+        let keys = (!is_empty(range)).then(|| self.keys.range::<[u8], _>(range));
         keys.into_iter().flatten().map(|(key, newest)| (&**key, *newest))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crossbeam_epoch::Guard;
 
@@ -22,6 +22,7 @@ use super::syncer::Unsynced;
 use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 use crate::stats::EngineStats;
+pub(super) use crate::sync::lock;
 
 /// The number of databases, each a key space of its own.
 pub const DATABASES: usize = 16;
@@ -54,11 +55,6 @@ pub struct Core {
     /// after, and reads again if it changed.
     pub(super) batches: AtomicU64,
     pub(super) stats: Arc<EngineStats>,
-}
-
-/// Takes a lock whose data is sound whatever its last holder did.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Core {

@@ -31,7 +31,7 @@ use super::position::Position;
 use super::record;
 use super::segment::Segment;
 use super::txn::{Expired, Txn};
-use super::view::now_ms;
+use crate::clock::now_ms;
 use crate::error::{KvsError, Result};
 
 /// How long the thread gathers what becomes due, so that it does not commit for each key alone.

@@ -4,10 +4,11 @@
 //! Any thread; one lock around a BTreeMap.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::KvsEngine;
 use crate::error::{KvsError, Result};
+use crate::sync::lock;
 
 /// See the module. Clones share their keys.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +23,7 @@ impl MemoryEngine {
     }
 
     fn keys(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.keys)
     }
 }
 

@@ -66,11 +66,12 @@ pub use core::DATABASES;
 pub use directory::{has_store, name_engine};
 pub use memory::MemoryEngine;
 pub use options::Options;
-pub use range::{Range, behind_prefix};
+pub use crate::key_range::behind_prefix;
+pub use range::Range;
 pub use snapshot::{Snapshot, Walk};
 pub use store::{KvStore, ReadJob, Reader};
 pub use txn::Txn;
-pub use view::{Patience, ReadError, Value, View, now_ms};
+pub use view::{Patience, ReadError, Value, View};
 pub use watch::Watch;
 
 /// What a store must be able to do to stand behind the server.

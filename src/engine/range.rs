@@ -5,6 +5,7 @@ use std::ops::{Bound, ControlFlow};
 
 use super::snapshot::Snapshot;
 use crate::error::{KvsError, Result};
+use crate::key_range::KeyRange;
 
 /// How many entries are read ahead.
 const AHEAD: usize = 64;
@@ -20,28 +21,15 @@ pub struct Range {
     done: bool,
 }
 
-/// The first key behind all that start with `prefix`; `None` if there is none.
-pub fn behind_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|byte| *byte != 0xFF)?;
-    let mut behind = prefix[..=last].to_vec();
-    behind[last] += 1;
-    Some(behind)
-}
-
 impl Range {
-    pub(super) fn new(snapshot: Snapshot, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Range {
+    pub(super) fn new(snapshot: Snapshot, (start, end): KeyRange<'_>) -> Range {
         let (start, end) = (start.map(<[u8]>::to_vec), end.map(<[u8]>::to_vec));
         Range { snapshot, start, end, ahead: VecDeque::new(), done: false }
     }
 
-    pub(super) fn of_prefix(snapshot: Snapshot, prefix: &[u8]) -> Range {
-        let end = behind_prefix(prefix);
-        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        Range::new(snapshot, Bound::Included(prefix), end)
-    }
-
     fn read_ahead(&mut self) -> Result<()> {
-        let range = (as_slice(&self.start), as_slice(&self.end));
+        let range =
+            (self.start.as_ref().map(Vec::as_slice), self.end.as_ref().map(Vec::as_slice));
         let ahead = &mut self.ahead;
         self.snapshot.entries(range, |key, value| {
             ahead.push_back((key.to_vec(), value.to_vec()));
@@ -52,14 +40,6 @@ impl Range {
             self.start = Bound::Excluded(last.clone());
         }
         Ok(())
-    }
-}
-
-fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    match bound {
-        Bound::Included(key) => Bound::Included(key),
-        Bound::Excluded(key) => Bound::Excluded(key),
-        Bound::Unbounded => Bound::Unbounded,
     }
 }
 
@@ -76,18 +56,5 @@ impl Iterator for Range {
             return Some(Err(error));
         }
         self.ahead.pop_front().map(Ok)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::behind_prefix;
-
-    #[test]
-    fn prefixes_end_where_the_next_one_begins() {
-        assert_eq!(behind_prefix(b"ab"), Some(b"ac".to_vec()));
-        assert_eq!(behind_prefix(b"a\xFF\xFF"), Some(b"b".to_vec()));
-        assert_eq!(behind_prefix(b"\xFF"), None);
-        assert_eq!(behind_prefix(b""), None);
     }
 }

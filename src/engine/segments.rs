@@ -6,7 +6,7 @@
 //! may lead to none, when compaction moved the record meanwhile: then the index has the new
 //! position, and the look-up starts again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crossbeam_epoch::Guard;
 
@@ -14,6 +14,7 @@ use super::epoch_cell::EpochCell;
 use super::position::MAX_SLOTS;
 use super::segment::Segment;
 use crate::error::{KvsError, Result};
+use crate::sync::lock;
 
 /// The segment of each slot.
 pub type Table = Vec<Option<Arc<Segment>>>;
@@ -94,10 +95,6 @@ impl Segments {
     pub fn all(&self) -> Vec<Arc<Segment>> {
         self.table.load(&crossbeam_epoch::pin()).iter().flatten().cloned().collect()
     }
-}
-
-fn lock(free: &Mutex<Vec<u32>>) -> MutexGuard<'_, Vec<u32>> {
-    free.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

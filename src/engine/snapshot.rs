@@ -22,6 +22,7 @@ use super::segment::Segment;
 use super::segments::Table;
 use super::view::{Patience, ReadError, Source, Stop, expired};
 use crate::error::{KvsError, Result};
+use crate::key_range::KeyRange;
 
 /// Where a key's record was when the snapshot began; `None`: the key was not there.
 type Before = Option<(Arc<Segment>, Position)>;
@@ -132,7 +133,7 @@ impl Snapshot {
     /// Visits the keys and values of a range in order until told to break.
     pub fn entries(
         &self,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
+        range: KeyRange<'_>,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
         self.walk(range, Walk { values: true, ..Walk::default() }, &mut visit)
@@ -141,7 +142,7 @@ impl Snapshot {
     /// Visits the keys of a range in order until told to break. Reads no values.
     pub fn keys(
         &self,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
+        range: KeyRange<'_>,
         mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
         self.walk(range, Walk::default(), &mut |key, _| visit(key))
@@ -150,7 +151,7 @@ impl Snapshot {
     /// Visits the keys of a range in order, as `walk` tells, until told to break.
     pub fn walk(
         &self,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
+        range: KeyRange<'_>,
         walk: Walk,
         visit: Visit<'_>,
     ) -> Result<()> {
@@ -162,7 +163,7 @@ impl Snapshot {
 
     fn walk_forward(
         &self,
-        (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+        (start, end): KeyRange<'_>,
         values: bool,
         visit: Visit<'_>,
     ) -> Result<()> {
@@ -196,7 +197,7 @@ impl Snapshot {
 
     fn walk_backward(
         &self,
-        (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+        (start, end): KeyRange<'_>,
         values: bool,
         visit: Visit<'_>,
     ) -> Result<()> {
@@ -265,7 +266,7 @@ impl Snapshot {
     fn with_removed(
         &self,
         mut keys: Vec<Box<[u8]>>,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
+        range: KeyRange<'_>,
     ) -> Vec<Box<[u8]>> {
         let known = keys.len();
         for entry in self.overlay.before.range::<[u8], _>(range) {

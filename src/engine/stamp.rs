@@ -2,12 +2,11 @@
 //!
 //! Any thread.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::clock::since_epoch;
 
 /// Now.
 pub(super) fn now() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    name(seconds)
+    name(since_epoch().as_secs())
 }
 
 /// The name of a time in seconds since 1970.

@@ -47,6 +47,7 @@ use super::view::{Patience, ReadError, View};
 use super::writer::{Helpers, Writer};
 use crate::config::{EngineKind, Fsync};
 use crate::error::{KvsError, Result};
+use crate::key_range::Prefix;
 use crate::stats::EngineStats;
 
 /// Jobs that may wait for the writer, and for the readers: beyond, submitters are told to wait.
@@ -340,12 +341,12 @@ impl KvStore {
 
     /// The keys and values of a range in order, as of now.
     pub fn range(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Range {
-        Range::new(self.inner.reader.snapshot(0), start, end)
+        Range::new(self.inner.reader.snapshot(0), (start, end))
     }
 
     /// The keys that start with `prefix` and their values in order, as of now.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
-        Range::of_prefix(self.inner.reader.snapshot(0), prefix.as_ref())
+        Range::new(self.inner.reader.snapshot(0), Prefix::new(prefix.as_ref()).range())
     }
 
     /// Whether expired keys are removed without being asked for, as they are at first. They are not

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_epoch::Guard;
 
@@ -19,6 +18,7 @@ use super::position::Position;
 use super::record;
 use super::segment::Segment;
 use super::segments::Table;
+use crate::clock::now_ms;
 use crate::error::{KvsError, Result};
 
 /// Whether a read may wait for the disk.
@@ -64,11 +64,6 @@ impl std::fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("View")
     }
-}
-
-/// Now, in milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 /// Whether a record with this expiry is gone. The clock is only read where there is one.

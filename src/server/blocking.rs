@@ -9,13 +9,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::batch::write_abort;
-use crate::command::{Abort, Command, Entry, KeyRange, Outcome, Reads, Run, Way, Writes, keys_of};
+use crate::command::{Abort, Command, Entry, Outcome, Reads, Run, Way, Writes, keys_of};
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
+use crate::key_range::KeyRange;
 use crate::protocol::{Args, Reply};
+use crate::sync::lock;
 use crate::thread_pool::{SharedQueueThreadPool, ThreadPool};
 
 /// Keys are spread over so many locks.
@@ -96,10 +98,6 @@ impl BlockingEngine {
             keys_of(command, args).map(|key| crc32fast::hash(key) as usize % LOCKS).collect();
         places.into_iter().map(|place| lock(&self.locks[place])).collect()
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Blocking<'a>(&'a dyn AnyEngine);

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::histogram::Counted;
 use super::tally::Tally;
 use crate::command::{Command, numbered};
 use crate::reactor::Counts;
+use crate::sync::lock;
 
 /// What was counted of one command.
 #[derive(Debug, Clone, Default)]
@@ -129,10 +130,6 @@ impl Default for Book {
         let pace = Pace { at, processed: 0, bytes_in: 0, bytes_out: 0, rates };
         Book { tallies: Mutex::default(), before: Mutex::default(), pace: Mutex::new(pace) }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Book {

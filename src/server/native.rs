@@ -6,8 +6,9 @@
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 
-use crate::command::{Abort, Entry, KeyRange, Reads, Way, Writes};
+use crate::command::{Abort, Entry, Reads, Way, Writes};
 use crate::engine::{DATABASES, Patience, ReadError, Reader, Txn, Value, View, Walk};
+use crate::key_range::KeyRange;
 
 impl From<ReadError> for Abort {
     fn from(error: ReadError) -> Abort {

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::batch::Mail;
 use crate::command::{ClientFilter, numbered};
 use crate::reactor::{ConnId, Peer, Post};
+use crate::sync::lock;
 
 /// What a connection tells of itself.
 #[derive(Debug)]
@@ -191,10 +192,6 @@ impl Default for Registry {
             epoch: Instant::now(),
         }
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Registry {

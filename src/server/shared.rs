@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
@@ -19,6 +19,7 @@ use crate::engine::{Backups, DATABASES, KvStore};
 use crate::error::KvsError;
 use crate::reactor::{Admission, Stats};
 use crate::stats::{Counter, EngineStats};
+use crate::sync::lock;
 
 /// What answers for the keys.
 #[derive(Clone)]
@@ -193,13 +194,13 @@ impl Shared {
             return Ok(false);
         }
         let finished = store.start_compaction()?;
-        *self.compaction.lock().unwrap_or_else(PoisonError::into_inner) = Some(finished);
+        *lock(&self.compaction) = Some(finished);
         Ok(true)
     }
 
     /// Whether a compaction that was asked for is under way.
     pub(super) fn is_compacting(&self) -> bool {
-        let mut compaction = self.compaction.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compaction = lock(&self.compaction);
         let under_way = compaction
             .as_ref()
             .is_some_and(|finished| matches!(finished.try_recv(), Err(TryRecvError::Empty)));

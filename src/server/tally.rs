@@ -10,13 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::batch::Metered;
 use super::histogram::Histogram;
 use crate::command::{Command, Flags, Numbers, lookup, numbered};
 use crate::config::Live;
 use crate::protocol::Args;
+use crate::sync::lock;
 
 /// So many calls of a command are timed before only some are.
 const EXACT: u64 = 1000;
@@ -170,7 +171,7 @@ impl Meter {
     pub fn error(&self, line: &[u8]) {
         let end = line.iter().position(|byte| !byte.is_ascii_uppercase()).unwrap_or(line.len());
         let code = String::from_utf8_lossy(&line[..end]).into_owned();
-        let mut errors = self.tally.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut errors = lock(&self.tally.errors);
         *errors.entry(code).or_default() += 1;
     }
 

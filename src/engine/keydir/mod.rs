@@ -18,13 +18,14 @@ mod table;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crossbeam_epoch::Guard;
 use siphasher::sip::SipHasher13;
 
 use super::epoch_cell::EpochCell;
 use super::position::Position;
+use crate::sync::lock;
 pub use order::Order;
 use table::Table;
 
@@ -212,7 +213,7 @@ impl Keydir {
     pub fn insert(&self, hash: KeyHash, position: Position, guard: &Guard) {
         while !self.table(hash, guard).insert(hash.stored(), position) {
             let shard = &self.shards[hash.shard()];
-            let _no_moves = shard.rebuild.lock().unwrap_or_else(PoisonError::into_inner);
+            let _no_moves = lock(&shard.rebuild);
             shard.table.replace(shard.table.load(guard).grown(), guard);
         }
         self.count(None, Some(position));
@@ -221,7 +222,7 @@ impl Keydir {
     /// [`Keydir::insert`] for several threads at once, while there are no readers: at recovery.
     pub fn insert_shared(&self, hash: KeyHash, position: Position, guard: &Guard) {
         let shard = &self.shards[hash.shard()];
-        let _alone = shard.rebuild.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = lock(&shard.rebuild);
         while !shard.table.load(guard).insert(hash.stored(), position) {
             shard.table.replace(shard.table.load(guard).grown(), guard);
         }
@@ -249,7 +250,7 @@ impl Keydir {
     /// the compactor.
     pub fn relocate(&self, hash: KeyHash, from: Position, to: Position) -> bool {
         let shard = &self.shards[hash.shard()];
-        let _no_rebuild = shard.rebuild.lock().unwrap_or_else(PoisonError::into_inner);
+        let _no_rebuild = lock(&shard.rebuild);
         let guard = crossbeam_epoch::pin();
         let table = shard.table.load(&guard);
         let same = |candidate| Ok::<_, std::convert::Infallible>(candidate == from);

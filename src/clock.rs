@@ -1,4 +1,4 @@
-//! The one clock of the commands.
+//! The time of day, in which expiry is reckoned. Any thread.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,6 +8,6 @@ pub fn now_ms() -> u64 {
 }
 
 /// How long ago 1970 began; nothing where the clock says that it is yet to come.
-pub(super) fn since_epoch() -> Duration {
+pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
