@@ -2,6 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Adds to a counter that only the calling thread writes: a plain store, into a line that stays in
+/// that thread's cache.
+pub(crate) fn add_alone(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
 /// A number that only grows, or that is set.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);

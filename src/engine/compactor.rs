@@ -14,7 +14,7 @@ use super::core::Core;
 use super::hint_file;
 use super::merge::{Merge, Step};
 use super::segment::{HEADER, Segment};
-use super::walk::STEP;
+use super::segment_reader::STEP;
 use crate::error::{KvsError, Result};
 
 /// What the thread is told.

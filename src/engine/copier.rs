@@ -10,7 +10,7 @@ use super::keydir::KeyHash;
 use super::position::{self, Position};
 use super::record::{self, Record};
 use super::segment::{HEADER, Segment};
-use super::walk::STEP;
+use super::segment_reader::STEP;
 use crate::error::{KvsError, Result};
 
 /// How many look-ups are warmed up at a time.

@@ -4,33 +4,42 @@
 //! renamed, and not synced: one that a power cut damages is found out by its checksum, and costs
 //! time only.
 
-use std::num::NonZero;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::core::Core;
 use super::extent::Extent;
 use super::filename;
+use super::fs::Fs;
 use super::hint::{self, Hint};
+use super::parallel;
 use super::scan;
 use super::segment::{HEADER, Segment};
 use crate::error::{KvsError, Result};
 
-/// The hint in a segment's hint file, if that is any good. If it is about more bytes than the segment
-/// has, these are missing.
-pub(super) fn read(core: &Core, segment: &Segment) -> Option<Hint> {
-    let path = filename::hint(&core.dir, segment.number());
-    let problem = match core.fs.read(&path).map(Hint::decode) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => error.to_string(),
-        Ok(Err(problem)) => problem.to_owned(),
-        Ok(Ok(hint)) if hint.segment() != segment.number() => {
-            format!("it is about segment {}", hint.segment())
-        }
-        Ok(Ok(hint)) => return Some(hint),
+/// The hint of segment `number` as its file has it: `Ok(None)` without a file, else what is wrong. If
+/// it is about more bytes than the segment has, these are missing.
+pub(super) fn load(fs: &dyn Fs, dir: &Path, number: u64) -> Result<Option<Hint>, String> {
+    let bytes = match fs.read(&filename::hint(dir, number)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
     };
-    log::warn!("{} is of no use ({problem}): the segment is scanned", path.display());
-    None
+    let hint = Hint::decode(bytes)?;
+    match hint.segment() {
+        told if told == number => Ok(Some(hint)),
+        told => Err(format!("it is about segment {told}")),
+    }
+}
+
+/// The hint in a segment's hint file, if that is any good.
+pub(super) fn read(core: &Core, segment: &Segment) -> Option<Hint> {
+    load(&*core.fs, &core.dir, segment.number()).unwrap_or_else(|problem| {
+        let path = filename::hint(&core.dir, segment.number());
+        log::warn!("{} is of no use ({problem}): the segment is scanned", path.display());
+        None
+    })
 }
 
 /// The hint of a closed segment, from its records. None if it is damaged: the next open shall look at
@@ -68,21 +77,10 @@ pub(super) fn write(core: &Core, hint: &Hint) -> Result<()> {
 pub(super) fn write_all(core: &Core, segments: &[Arc<Segment>]) -> Result<()> {
     const MUCH: u64 = 16 * 1024 * 1024;
     let bytes: u64 = segments.iter().map(|segment| segment.len()).sum();
-    let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<()> {
-        while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Some(hint) = of_segment(segment) {
-                write(core, &hint)?;
-            }
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let helpers = (bytes / MUCH).min(cores as u64 - 1);
-        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
-        let mine = work();
-        let others = helpers.into_iter().map(|helper| helper.join().unwrap_or(Ok(())));
-        others.fold(mine, Result::and)
-    })
+    let threads = (1 + bytes / MUCH).min(parallel::cores() as u64) as usize;
+    let written = parallel::map(segments, threads, |segment| match of_segment(segment) {
+        Some(hint) => write(core, &hint),
+        None => Ok(()),
+    });
+    written.into_iter().collect()
 }

@@ -18,7 +18,7 @@ use super::hint_file;
 use super::position::Position;
 use super::record;
 use super::segment::{HEADER, Origin, Segment};
-use super::walk::{STEP, Walk};
+use super::segment_reader::{STEP, SegmentReader};
 use crate::error::{KvsError, Result};
 
 /// What a step found.
@@ -38,7 +38,7 @@ pub(super) struct Merge<'a> {
     victims: &'a [Arc<Segment>],
     /// The victim that is being read is the first of these.
     unread: &'a [Arc<Segment>],
-    reader: Option<Walk<'a>>,
+    reader: Option<SegmentReader<'a>>,
     copier: Copier,
     /// The output's file outlives this.
     keep_output: bool,
@@ -56,7 +56,7 @@ impl<'a> Merge<'a> {
     /// Copies what lives in the next [`STEP`] bytes.
     pub(super) fn step(&mut self) -> Result<Step> {
         let Some((victim, rest)) = self.unread.split_first() else { return Ok(Step::Done) };
-        let all = || Walk::new(&**victim.file(), HEADER as u64..victim.len());
+        let all = || SegmentReader::new(&**victim.file(), HEADER as u64..victim.len());
         let mut reader = self.reader.take().unwrap_or_else(all);
         let doing = || KvsError::io(format!("read {}", victim.path().display()));
         if !reader.fill().map_err(doing())? {

@@ -7,12 +7,10 @@
 //!
 //! Thread: whoever opens the store, and short-lived helpers. Nobody else has the store yet.
 
-use std::cmp::Ordering as Order;
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
-use std::num::NonZero;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::core::{Core, DATABASES, lock};
@@ -141,31 +139,18 @@ struct Loaded {
 /// as newer ones if they can be read again.
 const BEYOND_LOST: u64 = 1 << 32;
 
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(2, NonZero::get)
-}
-
 /// Loads all hints, several at a time.
 fn load_hints(
     core: &Core,
     segments: &[Arc<Segment>],
     newest: Option<(u64, Tail)>,
 ) -> Result<Vec<Loaded>> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::with_capacity(segments.len()));
-    std::thread::scope(|scope| {
-        for _ in 0..threads().min(segments.len()) {
-            scope.spawn(|| {
-                while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let tail = newest.filter(|(newest, _)| *newest == segment.number());
-                    let loaded = load(core, segment, tail.map_or(Tail::Whole, |(_, tail)| tail));
-                    core.stats.load_done.add(segment.len() / 2);
-                    lock(&results).push(loaded);
-                }
-            });
-        }
+    let results = super::parallel::map(segments, super::parallel::cores(), |segment| {
+        let tail = newest.filter(|(newest, _)| *newest == segment.number());
+        let loaded = load(core, segment, tail.map_or(Tail::Whole, |(_, tail)| tail));
+        core.stats.load_done.add(segment.len() / 2);
+        loaded
     });
-    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     results.into_iter().collect()
 }
 
@@ -286,7 +271,7 @@ fn merge(core: &Core, loaded: &[Loaded]) {
         loaded.segment.note_seq(loaded.hint.min_seq());
     }
     let Some(largest) = loaded.iter().max_by_key(|loaded| loaded.hint.keys()) else { return };
-    let parts = if largest.hint.keys() < 1000 { 1 } else { threads() };
+    let parts = if largest.hint.keys() < 1000 { 1 } else { super::parallel::cores() };
     let mut bounds = vec![None];
     bounds.extend(largest.hint.quantiles(parts).into_iter().map(Some));
     // The ordered index has one writer at a time.
@@ -335,20 +320,20 @@ impl Head<'_> {
 
 impl PartialEq for Head<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Order::Equal
+        self.cmp(other) == Ordering::Equal
     }
 }
 
 impl Eq for Head<'_> {}
 
 impl PartialOrd for Head<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Ord for Head<'_> {
-    fn cmp(&self, other: &Self) -> Order {
+    fn cmp(&self, other: &Self) -> Ordering {
         other.name.cmp(&self.name).then(self.entry.seq.cmp(&other.entry.seq))
     }
 }

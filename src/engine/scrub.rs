@@ -20,7 +20,7 @@ use super::core::Core;
 use super::hint_file;
 use super::scan::Tail;
 use super::segment::{HEADER, Segment};
-use super::walk::Walk;
+use super::segment_reader::SegmentReader;
 
 /// A round begins so long after the one before, or later: small stores need no more.
 const ROUND: Duration = Duration::from_secs(3600);
@@ -70,16 +70,16 @@ impl Scrubber {
     /// Reads a segment at the given rate.
     fn is_sound(&self, segment: &Segment) -> Result<bool, Stopping> {
         let resident = segment.resident_pages();
-        let mut walk = Walk::new(&**segment.file(), HEADER as u64..segment.len());
+        let mut reader = SegmentReader::new(&**segment.file(), HEADER as u64..segment.len());
         let mut done = HEADER as u64;
         loop {
-            match walk.fill() {
+            match reader.fill() {
                 Ok(true) => {}
                 Ok(false) => return Ok(true),
                 Err(_) => return Ok(false),
             }
-            let sound = walk.records(|_, _, _| {}).is_ok();
-            let read = walk.read_to();
+            let sound = reader.records(|_, _, _| {}).is_ok();
+            let read = reader.read_to();
             segment.forget(done..read, &resident);
             self.core.stats.scrub_bytes.add(read - done);
             let pause = Duration::from_secs_f64((read - done) as f64 / self.rate as f64);
@@ -87,7 +87,7 @@ impl Scrubber {
             if !sound {
                 return Ok(false);
             }
-            walk.advance();
+            reader.advance();
             self.wait(pause)?;
         }
     }

@@ -350,49 +350,47 @@ impl Segment {
     /// The bytes of the record at `position` and perhaps some behind it. Touching them may wait for
     /// the disk unless [`Segment::is_resident`].
     pub fn mapped(&self, position: Position) -> &[u8] {
-        let offset = position.offset();
-        let len = (self.len().saturating_sub(offset)).min(position.size() as u64);
-        self.map.get(offset, len as usize).unwrap_or(&[])
+        self.map.get(position.offset(), self.readable(position)).unwrap_or(&[])
     }
 
     /// Reads the record at `position` through the file, which unlike the map turns a failing disk
     /// into an error and fetches all its pages at once.
     pub fn fetch(&self, position: Position) -> Result<Vec<u8>> {
-        let offset = position.offset();
-        self.check_lost(offset)?;
-        let len = (self.len().saturating_sub(offset)).min(position.size() as u64);
-        let mut bytes = vec![0u8; len as usize];
-        self.file.read_exact_at(&mut bytes, offset).map_err(KvsError::io(format!(
-            "read {len} bytes at {offset} of {}",
-            self.path.display()
-        )))?;
-        self.mark_resident(offset, offset + len);
+        let bytes = self.read(position, self.readable(position))?;
+        self.mark_resident(position.offset(), position.offset() + bytes.len() as u64);
         Ok(bytes)
     }
 
     /// [`Segment::fetch`] for who does not wait: `None` if it would have to.
     pub fn fetch_now(&self, position: Position) -> Result<Option<Vec<u8>>> {
-        let offset = position.offset();
-        let len = (self.len().saturating_sub(offset)).min(position.size() as u64);
-        let mut bytes = vec![0u8; len as usize];
-        let read = self.file.read_now(&mut bytes, offset).map_err(KvsError::io(format!(
-            "read {len} bytes at {offset} of {}",
-            self.path.display()
-        )))?;
+        let mut bytes = vec![0u8; self.readable(position)];
+        let read = self.file.read_now(&mut bytes, position.offset());
+        let read = read.map_err(|error| self.cannot_read(position, bytes.len(), error))?;
         Ok((read == Some(bytes.len())).then_some(bytes))
     }
 
     /// Reads only as much of the record at `position` as tells its key, if that has `key` bytes.
     pub fn fetch_key(&self, position: Position, key: usize) -> Result<Vec<u8>> {
-        let offset = position.offset();
-        self.check_lost(offset)?;
-        let len = (self.len().saturating_sub(offset)).min(record::size(key, 0, true) as u64);
-        let mut bytes = vec![0u8; len as usize];
-        self.file.read_exact_at(&mut bytes, offset).map_err(KvsError::io(format!(
-            "read {len} bytes at {offset} of {}",
-            self.path.display()
-        )))?;
+        self.read(position, self.readable(position).min(record::size(key, 0, true)))
+    }
+
+    /// How many bytes there are to read of the record at `position`, and perhaps behind it.
+    fn readable(&self, position: Position) -> usize {
+        self.len().saturating_sub(position.offset()).min(position.size() as u64) as usize
+    }
+
+    fn read(&self, position: Position, len: usize) -> Result<Vec<u8>> {
+        self.check_lost(position.offset())?;
+        let mut bytes = vec![0u8; len];
+        let read = self.file.read_exact_at(&mut bytes, position.offset());
+        read.map_err(|error| self.cannot_read(position, len, error))?;
         Ok(bytes)
+    }
+
+    #[cold]
+    fn cannot_read(&self, position: Position, len: usize, error: io::Error) -> KvsError {
+        let (offset, path) = (position.offset(), self.path.display());
+        KvsError::io(format!("read {len} bytes at {offset} of {path}"))(error)
     }
 
     /// The record in `bytes`, which were read at `position`; damage is named by file and offset.

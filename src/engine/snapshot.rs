@@ -20,7 +20,7 @@ use super::keydir::Keydir;
 use super::position::Position;
 use super::segment::Segment;
 use super::segments::Table;
-use super::view::{Patience, ReadError, Source, Stop, expired};
+use super::view::{Patience, Source, Stop, expired};
 use crate::error::{KvsError, Result};
 use crate::key_range::KeyRange;
 
@@ -331,9 +331,8 @@ impl Snapshot {
             return match found {
                 Err(Stop::Moved) => continue,
                 // Whether it has expired cannot be told; its name can.
-                Err(Stop::Error(ReadError::Failed(_))) if !values => Ok(visit(key, b"")),
-                Err(Stop::Error(ReadError::Failed(error))) => Err(error),
-                Err(Stop::Error(ReadError::NotResident)) => continue,
+                Err(Stop::Error(_)) if !values => Ok(visit(key, b"")),
+                Err(Stop::Error(error)) => Err(error.into()),
                 Ok(Some((_, value))) if expired(value.expires_at) => Ok(ControlFlow::Continue(())),
                 Ok(Some((_, value))) => Ok(visit(key, &value.bytes)),
                 Ok(None) if !read => Ok(visit(key, b"")),

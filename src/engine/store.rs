@@ -43,7 +43,7 @@ use super::snapshot::Snapshot;
 use super::syncer::{self, Unsynced};
 use super::threads::{Threads, spawn};
 use super::txn::Txn;
-use super::view::{Patience, ReadError, View};
+use super::view::{Patience, View};
 use super::writer::{Helpers, Writer};
 use crate::config::{EngineKind, Fsync};
 use crate::error::{KvsError, Result};
@@ -205,8 +205,7 @@ impl KvStore {
         let recovered = recovery::recover(&core, occupied.same_boot)?;
         directory::note_boot(&*options.fs, &options.dir)?;
         core.stats.open_micros.set(began.elapsed().as_micros() as u64);
-        let store = KvStore::start(core, recovered, &options, occupied)?;
-        Ok(store)
+        KvStore::start(core, recovered, &options, occupied)
     }
 
     fn start(
@@ -316,11 +315,8 @@ impl KvStore {
     /// The value of a key.
     pub fn read(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         let view = self.inner.reader.view();
-        match view.get(0, key.as_ref(), Patience::MayWait) {
-            Ok(value) => Ok(value.map(|value| value.bytes.into_owned())),
-            Err(ReadError::Failed(error)) => Err(error),
-            Err(ReadError::NotResident) => Err(KvsError::Closed),
-        }
+        let value = view.get(0, key.as_ref(), Patience::MayWait)?;
+        Ok(value.map(|value| value.bytes.into_owned()))
     }
 
     /// Removes a key; whether it was there.

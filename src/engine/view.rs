@@ -45,6 +45,19 @@ impl From<KvsError> for ReadError {
     }
 }
 
+impl From<ReadError> for KvsError {
+    /// For reads that may wait, which are never told that a record is not in memory.
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Failed(error) => error,
+            ReadError::NotResident => {
+                debug_assert!(false, "a read that may wait did not");
+                KvsError::Invalid("internal error: the value is not in memory".into())
+            }
+        }
+    }
+}
+
 /// A key's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value<'v> {

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+pub(super) use crate::stats::add_alone as add;
+
 /// Shared counters; clones are handles to the same ones.
 #[derive(Clone, Debug)]
 pub struct Stats {
@@ -30,11 +32,6 @@ pub(super) struct LoopStats {
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
     pub(super) wakes: AtomicU64,
-}
-
-/// Adds to a counter that only the calling thread writes.
-pub(super) fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
 
 /// What the counters said when they were read.

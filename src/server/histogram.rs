@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::stats::add_alone;
+
 /// Times below 2^10 ns are not told apart, as in Redis.
 const LEAST: u32 = 10;
 /// The step that begins at 2^30 ns, about a second, is the last.
@@ -54,8 +56,7 @@ fn end(place: usize) -> u64 {
 impl Histogram {
     /// For the one thread that adds.
     pub fn add(&self, nanos: u64, weight: u64) {
-        let count = &self.0[place(nanos)];
-        count.store(count.load(Relaxed).wrapping_add(weight), Relaxed);
+        add_alone(&self.0[place(nanos)], weight);
     }
 
     /// Adds what has been counted so far to `sum`.

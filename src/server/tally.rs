@@ -17,6 +17,7 @@ use super::histogram::Histogram;
 use crate::command::{Command, Flags, Numbers, lookup, numbered};
 use crate::config::Live;
 use crate::protocol::Args;
+use crate::stats::add_alone as add;
 use crate::sync::lock;
 
 /// So many calls of a command are timed before only some are.
@@ -49,10 +50,6 @@ pub struct Tally {
     pub misses: AtomicU64,
     /// Set by who counts anew: the first calls from now on are to be timed again.
     pub restarted: AtomicBool,
-}
-
-fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
 
 /// The means of a loop to count.

@@ -15,7 +15,7 @@ use crate::engine::fs::File;
 use crate::engine::record::{self, Record};
 use crate::engine::scan::{self, Scan, Tail};
 use crate::engine::segment::{self, HEADER, Origin};
-use crate::engine::walk::Walk;
+use crate::engine::segment_reader::SegmentReader;
 
 /// How far the sequence number of a damaged record may be from the last sound one before it, if there
 /// is none behind it.
@@ -87,18 +87,18 @@ pub fn read(subject: &Subject, sure: u64, progress: &Progress, visit: &mut Visit
     let start = HEADER as u64;
     let closed = if subject.is_newest() { sure.min(subject.len) } else { subject.len };
     let mut body = Body { end: start.min(subject.len), ..Body::default() };
-    let mut walk = Walk::new(&*subject.file, start..closed);
+    let mut reader = SegmentReader::new(&*subject.file, start..closed);
     let last = Cell::new(0);
     let (mut fault, mut counted) = (false, 0);
     let visit: &mut Visit<'_> = &mut |offset, record| {
         last.set(record.seq);
         visit(offset, record);
     };
-    while !fault && let Ok(true) = walk.fill() {
-        fault = walk.records(|offset, record, _| visit(offset, record)).is_err();
-        progress.done.add(walk.at() - counted);
-        (body.end, counted) = (walk.at(), walk.at());
-        walk.advance();
+    while !fault && let Ok(true) = reader.fill() {
+        fault = reader.records(|offset, record, _| visit(offset, record)).is_err();
+        progress.done.add(reader.at() - counted);
+        (body.end, counted) = (reader.at(), reader.at());
+        reader.advance();
     }
     body.rest(subject, body.end..closed, false, last.get(), visit);
     body.rest(subject, closed.max(start)..subject.len, true, last.get(), visit);

@@ -1,6 +1,5 @@
 //! One segment and its hint, looked through.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use super::Progress;
@@ -27,20 +26,6 @@ pub struct Looked {
     /// The smallest and the largest sequence number in it.
     pub seqs: Option<(u64, u64)>,
     pub clears: Vec<(u8, u64)>,
-}
-
-/// The hint of segment `number` as its file has it: `Ok(None)` without a file, else what is wrong.
-pub fn read_hint(fs: &dyn Fs, dir: &Path, number: u64) -> Result<Option<Hint>, String> {
-    let bytes = match fs.read(&filename::hint(dir, number)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let hint = Hint::decode(bytes)?;
-    match hint.segment() {
-        told if told == number => Ok(Some(hint)),
-        told => Err(format!("it is about segment {told}")),
-    }
 }
 
 /// What the records of a segment tell, one after the other.
@@ -73,7 +58,7 @@ impl Tally {
 
 /// Looks through a segment and its hint.
 pub fn look(fs: &dyn Fs, dir: &Path, subject: Subject, progress: &Progress) -> Looked {
-    let read = read_hint(fs, dir, subject.number);
+    let read = crate::engine::hint_file::load(fs, dir, subject.number);
     let (mut hint, mut findings) = (None, Vec::new());
     let hint_name = name_of(&filename::hint(dir, subject.number));
     match read {
@@ -195,7 +180,7 @@ fn order(subject: &Subject, body: &Body, tally: &Tally, name: &str) -> Option<Fi
 /// A listed segment that is not there, and what its hint tells of it. If the manifest is not sound,
 /// a line that cannot be read may have removed it: with a segment, its hint goes first.
 pub fn missing(fs: &dyn Fs, dir: &Path, number: u64, sound_manifest: bool) -> Finding {
-    let hint = read_hint(fs, dir, number).ok().flatten();
+    let hint = crate::engine::hint_file::load(fs, dir, number).ok().flatten();
     let covered = hint.as_ref().map_or(0, Hint::covered);
     let name = name_of(&filename::segment(dir, number));
     let what = "it belongs to the store, and is not there";

@@ -17,16 +17,14 @@ pub(super) mod hinted;
 pub(super) mod look;
 
 use std::collections::BTreeSet;
-use std::num::NonZero;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::core::lock;
 use super::directory::{is_same_boot, lock_to_look, made_by};
 use super::filename::{self, Kind as FileKind};
 use super::fs::Fs;
 use super::manifest::Survey;
+use super::parallel;
 use super::scan::Tail;
 use super::segment::Origin;
 use crate::config::EngineKind;
@@ -209,19 +207,9 @@ fn open_all(
 
 /// Looks through segments, several at a time.
 fn look_at_all(fs: &dyn Fs, dir: &Path, subjects: &[Subject], progress: &Progress) -> Vec<Looked> {
-    let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
-    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(subjects.len())));
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(subjects.len()) {
-            scope.spawn(|| {
-                while let Some(subject) = subjects.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let looked = look::look(fs, dir, subject.clone(), progress);
-                    lock(&results).push(looked);
-                }
-            });
-        }
-    });
-    results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    parallel::map(subjects, parallel::cores(), |subject| {
+        look::look(fs, dir, subject.clone(), progress)
+    })
 }
 
 /// Each log segment has larger sequence numbers than those before it.

@@ -13,21 +13,21 @@ use super::record::{self, Fault, Record};
 pub(super) const STEP: usize = 256 * 1024;
 
 /// See the module.
-pub(super) struct Walk<'a> {
+pub(super) struct SegmentReader<'a> {
     file: &'a dyn File,
     pub(super) bytes: Vec<u8>,
     /// Where `bytes` lie in the file.
     base: u64,
     /// Behind the last byte to read.
     end: u64,
-    /// How many of `bytes` were whole records, done with at the next [`Walk::advance`].
+    /// How many of `bytes` were whole records, done with at the next [`SegmentReader::advance`].
     done: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> SegmentReader<'a> {
     /// A walk over the records in `range` of a file.
-    pub(super) fn new(file: &'a dyn File, range: Range<u64>) -> Walk<'a> {
-        Walk { file, bytes: Vec::new(), base: range.start, end: range.end, done: 0 }
+    pub(super) fn new(file: &'a dyn File, range: Range<u64>) -> SegmentReader<'a> {
+        SegmentReader { file, bytes: Vec::new(), base: range.start, end: range.end, done: 0 }
     }
 
     /// Reads the next step; false at the end. A record longer than a step takes larger ones.
