@@ -8,20 +8,12 @@ use std::io::{Read, Write};
 use kvs::client::Client;
 use kvs::config::DebugCommand;
 use kvs::protocol::Value;
-use serving::{Running, converse, expect, raw, resp, shown};
+use serving::{Running, converse, expect, ok, raw, resp, says, shown, text};
 
 const NOAUTH: &str = "NOAUTH Authentication required.";
 
-fn ok() -> Value {
-    Value::Simple("OK".into())
-}
-
 fn error(line: &str) -> Value {
     Value::Error(line.into())
-}
-
-fn says(client: &mut Client, line: &str) -> Value {
-    client.call(&line.split(' ').collect::<Vec<_>>()).unwrap()
 }
 
 #[test]
@@ -89,13 +81,6 @@ fn who_has_not_logged_in_cannot_fill_the_memory() {
 fn field<'l>(line: &'l str, name: &str) -> &'l str {
     let start = format!("{name}=");
     line.split(' ').find_map(|word| word.strip_prefix(&start)).unwrap()
-}
-
-fn text(value: Value) -> String {
-    match value {
-        Value::Bulk(text) => String::from_utf8(text).unwrap(),
-        other => panic!("{other:?}"),
-    }
 }
 
 /// On two loops, so that at least one of those asked about is on another than who asks.

@@ -10,18 +10,11 @@ use std::net::{Shutdown, TcpStream};
 use kvs::client::Client;
 use kvs::protocol::Value;
 use serving::process::Process;
-use serving::{Running, converse, expect, raw, read_to_end, resp, shown, wait_for};
+use serving::{Running, converse, expect, figure, raw, read_to_end, resp, shown, wait_for};
 
 const MIB: usize = 1 << 20;
 
 /// The number behind `name:` in INFO.
-fn figure(client: &mut Client, name: &str) -> usize {
-    let Value::Bulk(text) = client.command(&["INFO"]).unwrap() else { panic!("INFO") };
-    let text = String::from_utf8(text).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
-}
-
 #[test]
 fn a_thousand_connections_at_once() {
     const CONNECTIONS: usize = 1000;
@@ -47,14 +40,14 @@ fn a_thousand_connections_at_once() {
                     }
                 }
                 all.wait();
-                assert_eq!(figure(&mut clients[0], "connected_clients"), CONNECTIONS);
+                assert_eq!(figure(&mut clients[0], "clients", "connected_clients"), CONNECTIONS as u64);
                 all.wait();
             });
         }
     });
     let mut client = server.client();
     wait_for("the connections' end", || {
-        (figure(&mut client, "connected_clients") == 1).then_some(())
+        (figure(&mut client, "clients", "connected_clients") == 1).then_some(())
     });
     assert_eq!(client.command(&["DBSIZE"]).unwrap(), Value::Integer(1000));
 }
@@ -78,7 +71,7 @@ fn a_client_that_does_not_read_is_paused_then_cut_off() {
     }
     let grown = server.memory().saturating_sub(before);
     assert!(grown < 16 * MIB, "it grew by {grown} bytes for 25 MiB that nobody reads");
-    assert_eq!(figure(&mut other, "cut_off_connections"), 0);
+    assert_eq!(figure(&mut other, "stats", "cut_off_connections"), 0);
     // It reads after all, and gets everything.
     paused.shutdown(Shutdown::Write).unwrap();
     let reply = [b"$262144\r\n", &vec![b'x'; 256 << 10][..], b"\r\n"].concat();
@@ -88,7 +81,7 @@ fn a_client_that_does_not_read_is_paused_then_cut_off() {
     other.command(&["CONFIG", "SET", "client-output-buffer-limit", "normal 512kb 0 0"]).unwrap();
     let mut greedy = raw(server.addr());
     greedy.write_all(&requests).unwrap();
-    wait_for("the cut", || (figure(&mut other, "cut_off_connections") == 1).then_some(()));
+    wait_for("the cut", || (figure(&mut other, "stats", "cut_off_connections") == 1).then_some(()));
     let mut rest = Vec::new();
     // Reset, or ended early.
     let _ = greedy.read_to_end(&mut rest);
@@ -258,7 +251,7 @@ fn clients_that_leave_in_the_middle_harm_nobody() {
         steady.set("here", round.to_string()).unwrap();
         assert_eq!(steady.get("here").unwrap().unwrap(), round.to_string().as_bytes());
     }
-    wait_for("the others' end", || (figure(&mut steady, "connected_clients") == 1).then_some(()));
+    wait_for("the others' end", || (figure(&mut steady, "clients", "connected_clients") == 1).then_some(()));
 }
 
 #[test]
@@ -268,7 +261,7 @@ fn beyond_the_most_clients_one_is_told_so() {
     // The one that waited for the store may still count.
     wait_for("room", || {
         let mut client = server.client();
-        let open = figure(&mut client, "connected_clients");
+        let open = figure(&mut client, "clients", "connected_clients");
         clients.clear();
         (open == 1).then_some(())
     });
@@ -366,8 +359,8 @@ fn announced_lengths_allocate_nothing() {
         stream.write_all(promises[i % promises.len()]).unwrap();
         streams.push(stream);
     }
-    let all = streams.len() + 1;
-    wait_for("them", || (figure(&mut other, "connected_clients") == all).then_some(()));
+    let all = streams.len() as u64 + 1;
+    wait_for("them", || (figure(&mut other, "clients", "connected_clients") == all).then_some(()));
     for _ in 0..20 {
         other.ping().unwrap();
     }

@@ -2,7 +2,7 @@
 //! for the exceptions that tests/differential/exceptions.rs lists with their reasons.
 //!
 //! 20,000 random requests are in the normal run. For more, or the same again:
-//! `KVS_TEST_REQUESTS=200000 KVS_TEST_SEED=... cargo test --release --test differential random_requests`.
+//! `KVS_TEST_REQUESTS=200000 KVS_SEED=... cargo test --release --test differential random_requests`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

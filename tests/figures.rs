@@ -3,39 +3,10 @@
 
 mod serving;
 
-use std::collections::BTreeMap;
-
 use kvs::client::Client;
 use kvs::config::DebugCommand;
 use kvs::protocol::Value;
-use serving::{Running, wait_for};
-
-fn says(client: &mut Client, line: &str) -> Value {
-    client.call(&line.split(' ').collect::<Vec<_>>()).unwrap()
-}
-
-fn ok() -> Value {
-    Value::Simple("OK".into())
-}
-
-fn text(value: Value) -> String {
-    match value {
-        Value::Bulk(text) => String::from_utf8(text).unwrap(),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// INFO's fields.
-fn info(client: &mut Client, section: &str) -> BTreeMap<String, String> {
-    let text = text(says(client, &format!("info {section}")));
-    let pair = |line: &str| line.split_once(':').map(|(name, value)| (name.into(), value.into()));
-    text.lines().filter_map(pair).collect()
-}
-
-fn number(client: &mut Client, section: &str, field: &str) -> u64 {
-    let fields = info(client, section);
-    fields.get(field).unwrap_or_else(|| panic!("no {field} in {fields:?}")).parse().unwrap()
-}
+use serving::{Running, figure, info, ok, says, text, wait_for};
 
 /// The same whether loops answer reads themselves or leave them to workers.
 fn commands_are_counted(loop_reads: bool) {
@@ -272,7 +243,7 @@ fn an_index_that_is_full_takes_no_more() {
     let server = Running::start(|_| {});
     let mut client = server.client();
     assert_eq!(says(&mut client, "set a 1"), ok());
-    let size = number(&mut client, "memory", "index_bytes");
+    let size = figure(&mut client, "memory", "index_bytes");
     let oom = Value::Error("OOM command not allowed when used memory > 'maxmemory'.".into());
     assert_eq!(says(&mut client, &format!("config set maxmemory {}", size - 1)), ok());
     for line in ["set b 1", "append a 1", "mset b 1 c 1", "setrange b 5 x", "incr b"] {
@@ -285,7 +256,7 @@ fn an_index_that_is_full_takes_no_more() {
     assert_eq!(says(&mut client, "config set maxmemory 0"), ok());
     assert_eq!(says(&mut client, "set b 1"), ok());
     // It is watched while it grows, too.
-    let most = number(&mut client, "memory", "index_bytes") + 100_000;
+    let most = figure(&mut client, "memory", "index_bytes") + 100_000;
     assert_eq!(says(&mut client, &format!("config set maxmemory {most}")), ok());
     let mut keys = 0;
     wait_for("a full index", || {
@@ -297,7 +268,7 @@ fn an_index_that_is_full_takes_no_more() {
         let replies: Vec<Value> = (0..500).map(|_| client.receive().unwrap()).collect();
         replies.contains(&oom).then_some(())
     });
-    assert!(number(&mut client, "memory", "index_bytes") < 10 * most);
+    assert!(figure(&mut client, "memory", "index_bytes") < 10 * most);
     assert_eq!(says(&mut client, "flushall"), ok());
     wait_for("room", || (says(&mut client, "set a 1") == ok()).then_some(()));
 }

@@ -9,19 +9,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kvs::client::Client;
 use kvs::engine::{KvsEngine, MemoryEngine};
 use kvs::protocol::Value;
 use kvs::server::Server;
 use serving::process::Process;
-use serving::{Random, Running, config, converse, expect, raw, resp, shown, wait_for};
+use serving::{Random, Running, config, converse, expect, figure, raw, resp, shown, wait_for};
 
 const MIB: usize = 1 << 20;
 
-fn connected(client: &mut kvs::client::Client) -> usize {
-    let Value::Bulk(text) = client.command(&["INFO", "clients"]).unwrap() else { panic!("INFO") };
-    let text = String::from_utf8(text).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("connected_clients:"));
-    line.unwrap().parse().unwrap()
+fn connected(client: &mut Client) -> usize {
+    figure(client, "clients", "connected_clients") as usize
 }
 
 /// Requests that never end, a byte at a time, in each dialect.

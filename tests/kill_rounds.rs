@@ -21,7 +21,7 @@ use kvs::client::Client;
 use kvs::protocol::Value;
 use ledger::Ledger;
 use serving::process::Process;
-use serving::{Random, wait_for};
+use serving::{Random, figure, wait_for};
 
 const WRITERS: usize = 4;
 /// The most operations that a connection has in flight.
@@ -131,7 +131,7 @@ impl Round {
             match self.moment {
                 Moment::Acknowledged(acks) | Moment::Torn(acks) => (told >= acks).then_some(false),
                 Moment::Compacting(steps) => {
-                    let compacting = figure(monitor, "compaction_read_bytes") >= steps * STEP;
+                    let compacting = figure(monitor, "kvs", "compaction_read_bytes") >= steps * STEP;
                     (compacting || told >= ENOUGH).then_some(compacting)
                 }
             }
@@ -140,13 +140,6 @@ impl Round {
 }
 
 /// The number behind `name:` in INFO.
-fn figure(client: &mut Client, name: &str) -> u64 {
-    let Value::Bulk(text) = client.command(&["INFO", "kvs"]).unwrap() else { panic!("INFO") };
-    let text = String::from_utf8(text).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
-}
-
 /// One round's work: writes, and the kill. Tells whether it hit a compaction.
 fn write_and_kill(
     server: Process,
@@ -237,7 +230,7 @@ fn nothing_acknowledged_is_lost_by_kills_at_any_moment() {
         usual = began.elapsed();
         let mut client = server.client();
         complain_of_damage(&server);
-        assert_eq!(figure(&mut client, "damaged_ranges"), 0);
+        assert_eq!(figure(&mut client, "kvs", "damaged_ranges"), 0);
         ledgers.iter_mut().for_each(|ledger| ledger.check(&mut client));
         shared.check(&mut client);
         drop(client);

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use history::{Action, Operation, check};
 use kvs::protocol::Value;
 use serving::process::Process;
-use serving::{Random, wait_for};
+use serving::{Random, ok, wait_for};
 
 const CONNECTIONS: usize = 6;
 const KEYS: usize = 5;
@@ -158,10 +158,6 @@ fn operation(
     returned: Option<(u64, Value)>,
 ) -> Operation {
     Operation { connection, action, called, returned }
-}
-
-fn ok() -> Value {
-    Value::Simple("OK".into())
 }
 
 fn bulk(text: &str) -> Value {

@@ -2,56 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeMap;
+mod engine_support;
+
 use std::ops::Bound;
-use std::path::Path;
 
-use kvs::engine::{Batch, Fsync, Options};
-use kvs::{KvStore, KvsEngine, KvsError};
-
-/// A small generator of its own, so that a seed tells the whole run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
-
-fn seed() -> u64 {
-    let seed = std::env::var("KVS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| {
-        std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.as_nanos() as u64)
-    });
-    println!("KVS_SEED={seed}");
-    seed | 1
-}
-
-type Model = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn open(dir: &Path) -> KvStore {
-    Options::new(dir).segment_bytes(16 * 1024).fsync(Fsync::No).open().unwrap()
-}
-
-/// What a killed process leaves: the files as they are, without a close.
-fn crash_copy(from: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        // Compaction may remove a file while it is being copied; then the manifest copied later
-        // does not list it.
-        let _ = std::fs::copy(entry.path(), copy.path().join(entry.file_name()));
-    }
-    copy
-}
+use engine_support::{Model, Random, contents, copy_dir, open};
+use kvs::engine::Batch;
+use kvs::{KvStore, KvsEngine};
 
 fn check(store: &KvStore, model: &Model) {
     assert_eq!(store.len(), model.len() as u64);
-    let all: Result<Vec<_>, KvsError> = store.range(Bound::Unbounded, Bound::Unbounded).collect();
-    assert!(all.unwrap().iter().map(|(k, v)| (k, v)).eq(model.iter()));
+    assert!(contents(store) == *model);
     for (key, value) in model {
         assert_eq!(store.read(key).unwrap().as_ref(), Some(value));
     }
@@ -59,7 +20,7 @@ fn check(store: &KvStore, model: &Model) {
 
 #[test]
 fn random_operations_agree_with_a_btreemap() {
-    let mut random = Random(seed());
+    let mut random = Random::seeded();
     let mut dir = tempfile::tempdir().unwrap();
     let (mut store, mut model) = (open(dir.path()), Model::new());
     for step in 0..30_000u64 {
@@ -72,8 +33,8 @@ fn random_operations_agree_with_a_btreemap() {
             }
             2..=3 => {
                 store.compact().unwrap();
-                // Nothing is written meanwhile, so the files stand still but for the compactor.
-                let copy = crash_copy(dir.path());
+                // What a killed process leaves: the files as they are, without a close.
+                let copy = copy_dir(dir.path());
                 drop(store);
                 dir = copy;
                 store = open(dir.path());
@@ -112,7 +73,7 @@ fn random_operations_agree_with_a_btreemap() {
                 }
             }
             _ => {
-                let value = vec![step as u8; random.below(300) as usize];
+                let value = vec![step as u8; random.below(300)];
                 store.put(key.clone(), value.clone()).unwrap();
                 model.insert(key, value);
             }

@@ -5,26 +5,10 @@ mod serving;
 
 use std::time::{Duration, Instant};
 
-use kvs::client::Client;
 use kvs::config::{DebugCommand, Fsync};
 use kvs::protocol::Value;
 use serving::process::{Process, run};
-use serving::{Running, wait_for};
-
-fn says(client: &mut Client, line: &str) -> Value {
-    client.call(&line.split(' ').collect::<Vec<_>>()).unwrap()
-}
-
-fn ok() -> Value {
-    Value::Simple("OK".into())
-}
-
-fn figure(client: &mut Client, name: &str) -> u64 {
-    let Value::Bulk(text) = says(client, "info everything") else { panic!("INFO") };
-    let text = String::from_utf8(text).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
-}
+use serving::{Running, figure, ok, says, wait_for};
 
 #[test]
 fn debug_is_for_those_who_allowed_it() {
@@ -57,11 +41,11 @@ fn a_compaction_is_started_and_seen() {
     for _ in 0..500 {
         client.set("k", &value).unwrap();
     }
-    let before = figure(&mut client, "dead_bytes");
+    let before = figure(&mut client, "kvs", "dead_bytes");
     let started = Value::Simple("Background append only file rewriting started".into());
     assert_eq!(says(&mut client, "bgrewriteaof"), started);
-    wait_for("its end", || (figure(&mut client, "aof_rewrite_in_progress") == 0).then_some(()));
-    let after = figure(&mut client, "dead_bytes");
+    wait_for("its end", || (figure(&mut client, "persistence", "aof_rewrite_in_progress") == 0).then_some(()));
+    let after = figure(&mut client, "kvs", "dead_bytes");
     assert!(after < before / 2, "{before} dead bytes became {after}");
     assert_eq!(client.get("k").unwrap().unwrap(), value.as_bytes());
 }

@@ -11,11 +11,7 @@ use kvs::client::Client;
 use kvs::clock::now_ms;
 use kvs::engine::Watch;
 use kvs::protocol::Value;
-use serving::{Running, wait_for};
-
-fn ok() -> Value {
-    Value::Simple("OK".into())
-}
+use serving::{Running, ok, wait_for};
 
 /// Words parted by blanks; several requests by `;`.
 fn run(client: &mut Client, requests: &str) -> Vec<Value> {

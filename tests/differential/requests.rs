@@ -217,7 +217,7 @@ impl Requests {
 
     fn float(&mut self) -> Vec<u8> {
         let digits = self.random.below(1_000_000_000) as f64;
-        let scale = 10_f64.powi(self.random.below(30) as i32 - 15);
+        let scale = 10_f64.powi(self.random.below(30) - 15);
         match self.random.below(3) {
             0 => format!("{}", digits * scale).into_bytes(),
             1 => format!("-{:e}", digits * scale).into_bytes(),

@@ -1,9 +1,11 @@
-//! What the tests of the engine share: a seeded generator, file helpers, a file system that fails
-//! on command.
+//! What the tests of the engine share: random numbers, file helpers, a file system that fails on
+//! command.
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod care;
 pub mod faulty;
+#[path = "../random/mod.rs"]
+mod random;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,35 +15,7 @@ use std::time::{Duration, Instant};
 use kvs::KvStore;
 use kvs::engine::{Fsync, Options};
 
-/// A small generator of its own, so that a seed tells the whole run.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
-
-/// The seed in KVS_SEED, or a new one; printed, so that a failure tells it.
-pub fn seed() -> u64 {
-    let seed = std::env::var("KVS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| {
-        std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.as_nanos() as u64)
-    });
-    println!("KVS_SEED={seed}");
-    seed | 1
-}
+pub use random::{Random, seed};
 
 pub type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 

@@ -1,9 +1,10 @@
 //! What the tests of the server share: a server within the test's process, the real one as a
-//! process, raw connections, and seeds.
+//! process, raw connections, random numbers.
 //!
 //! Each test file compiles this anew and uses a part of it.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
@@ -20,6 +21,10 @@ use kvs::server::{Server, StopReason};
 use tempfile::TempDir;
 
 pub mod process;
+#[path = "../random/mod.rs"]
+mod random;
+
+pub use random::Random;
 
 /// What should happen at once is given up after this: long, as machines may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -191,34 +196,36 @@ pub fn shown(bytes: &[u8]) -> String {
     format!("{}{more}", bytes[..bytes.len().min(MOST)].escape_ascii())
 }
 
-/// Random numbers that a failure can repeat: splitmix64.
-#[derive(Debug, Clone)]
-pub struct Random(pub u64);
+/// What a line is answered, whose words hold no blanks.
+#[track_caller]
+pub fn says(client: &mut Client, line: &str) -> Value {
+    client.call(&line.split(' ').collect::<Vec<_>>()).unwrap()
+}
 
-impl Random {
-    /// Seeded by `KVS_TEST_SEED`, else by the clock. The seed is printed, and shown if a test fails.
-    pub fn seeded() -> Random {
-        let seed = match std::env::var("KVS_TEST_SEED") {
-            Ok(seed) => seed.parse().expect("KVS_TEST_SEED is a number"),
-            Err(_) => {
-                let now = std::time::SystemTime::now();
-                now.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
-            }
-        };
-        println!("to repeat it: KVS_TEST_SEED={seed}");
-        Random(seed)
-    }
+/// The reply `OK`.
+pub fn ok() -> Value {
+    Value::Simple("OK".into())
+}
 
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+/// The text in a reply.
+#[track_caller]
+pub fn text(reply: Value) -> String {
+    match reply {
+        Value::Bulk(text) => String::from_utf8(text).unwrap(),
+        other => panic!("{other:?}"),
     }
+}
 
-    /// Less than `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
+/// The fields of a section of INFO.
+pub fn info(client: &mut Client, section: &str) -> BTreeMap<String, String> {
+    let text = text(says(client, &format!("info {section}")));
+    let pair = |line: &str| line.split_once(':').map(|(name, value)| (name.into(), value.into()));
+    text.lines().filter_map(pair).collect()
+}
+
+/// A number in a section of INFO.
+#[track_caller]
+pub fn figure(client: &mut Client, section: &str, field: &str) -> u64 {
+    let fields = info(client, section);
+    fields.get(field).unwrap_or_else(|| panic!("no {field} in {fields:?}")).parse().unwrap()
 }

@@ -21,6 +21,8 @@
 //! synced.
 #![allow(dead_code, clippy::unwrap_used)]
 
+#[path = "../random/mod.rs"]
+mod random;
 pub mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
