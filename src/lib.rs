@@ -60,12 +60,13 @@
 //! | `kvs-expire` | `engine/store.rs` | removes keys whose time has come | a schedule that the writer fills, a clock |
 //! | `kvs-scrub` | `engine/store.rs` | reads closed segments to find damage, at a low rate | a clock |
 //! | `kvs-backup` | `engine/backup.rs` | makes one backup in the background, then ends | - |
+//! | `kvs-close` | `engine/threads.rs` | closes a store whose last handle one of its own threads drops | - |
 //! | `kvs-sync` | `engine/store.rs` | syncs once a second what is not durable yet; with fsync everysec | a clock |
 //! | `kvs-pool-N` | `thread_pool.rs` | calls of an engine that blocks; in place of all `kvs-*` threads | its queue |
 //!
 //! A program that embeds [`KvStore`] has the `kvs-*` threads but `kvs-open`, and its own threads
-//! read and commit by themselves. docs/architecture.md draws all this and follows one GET and one
-//! SET through the files.
+//! read and commit by themselves. docs/architecture.md draws all this and follows a GET, a SET, a
+//! transaction, a compaction and an open through the files.
 
 // Module docs explain the inside to those who read the source.
 #![allow(rustdoc::private_intra_doc_links)]

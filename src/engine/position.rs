@@ -6,10 +6,11 @@
 //!  | size     | segment slot    | expires | offset, bytes            |
 //!  +----------+-----------------+---------+--------------------------+
 //! ```
-//! `expires` says that the record has an expiry time, so that listing keys need not read it. The size is rounded up to three significant bits: enough to fetch a record with one read and to
-//! keep count of live bytes. The slot is an index into the table of open segments
+//! The size is rounded up to three bits behind the leading one: enough to fetch a record with one read
+//! and to keep count of live bytes. The slot is an index into the table of open segments
 //! ([`segments`](super::segments)), not a file number: slots are used again, file numbers never.
-//! No position is zero, since no record is empty.
+//! `expires` says that the record has an expiry time, so that listing keys need not read it. No
+//! position is zero, since no record is empty.
 
 /// The position of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,10 +1,10 @@
 //! fsync everysec: a thread that makes durable, once a second, what was written meanwhile.
 //!
-//! Thread: `kvs-sync`, which has nothing to do with other policies, but the rest when the policy was
-//! changed to `always`; the compactor syncs by the same way before
-//! a merge takes away what newer records made dead. The writer syncs a segment itself when it
-//! leaves it, so only the active one can hold unsynced bytes. While a sync takes longer than it should,
-//! writes wait for one of their own: else there would be no bound to what a power cut takes.
+//! Thread: `kvs-sync`. With other policies it has nothing to do but to sync the rest when `everysec` was
+//! changed to `always`. The compactor syncs through the same type before a merge takes away what newer
+//! records made dead. The writer syncs a segment itself when it leaves it, so only the active one can
+//! hold unsynced bytes. While a sync takes longer than it should, writes wait for one of their own: else
+//! there would be no bound to what a power cut takes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
