@@ -180,16 +180,6 @@ fn release_keeps_a_request_in_progress() {
     assert_eq!(decoder.args(input).iter().collect::<Vec<_>>(), [&b"GET"[..], b"k"]);
 }
 
-#[test]
-fn the_missing_part_of_a_bulk_is_known() {
-    let input = b"*1\r\n$1000\r\nabc";
-    let mut decoder = Decoder::new(Limits::default());
-    assert_eq!(decoder.decode(&input[..4]), Ok(None));
-    assert_eq!(decoder.needed(4), 0);
-    assert_eq!(decoder.decode(input), Ok(None));
-    assert_eq!(decoder.needed(input.len()), 1002 - 3);
-}
-
 /// Bytes that come near to being requests.
 fn nearly_requests() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![

@@ -51,21 +51,16 @@ fn decode(
     data: &[u8],
     ends: impl IntoIterator<Item = usize>,
 ) -> (Vec<Came>, Option<String>) {
-    let (mut start, mut came, mut enough) = (0, Vec::new(), 0);
+    let (mut start, mut came) = (0, Vec::new());
     for end in ends {
         loop {
             let input = &data[start..end];
             let request = match decoder.decode(input) {
                 Err(error) => return (came, Some(error.to_string())),
-                Ok(None) => {
-                    let needed = decoder.needed(input.len());
-                    enough = if needed > 0 { end + needed } else { enough };
-                    break;
-                }
+                Ok(None) => break,
                 Ok(Some(request)) => request,
             };
             assert!(request.len > 0 && request.len <= input.len(), "beyond its bytes");
-            assert!(end >= enough, "needed() asked for more than it took");
             let words = decoder.args(input).iter().map(<[u8]>::to_vec).collect();
             let id = decoder.take_json_id().map(|id| id.as_str().to_owned());
             came.push((request.kind, words, id));

@@ -91,7 +91,7 @@ pub(super) fn value(reply: &mut Reply<'_>, entry: Option<&Entry<'_>>) {
 }
 
 /// Refuses a value of `len` bytes if that is too much.
-pub(super) fn check_len(len: Option<usize>) -> Result<usize, Abort> {
+fn check_len(len: Option<usize>) -> Result<usize, Abort> {
     len.filter(|&len| len <= MAX_VALUE).ok_or(TOO_LONG.into())
 }
 

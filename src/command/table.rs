@@ -314,7 +314,7 @@ pub fn keys_of<'a>(command: &Command, args: Args<'a>) -> impl Iterator<Item = &'
 }
 
 /// The places of the keys in a request of `words` words.
-pub(super) fn key_places(command: &Command, words: usize) -> impl Iterator<Item = usize> + use<> {
+fn key_places(command: &Command, words: usize) -> impl Iterator<Item = usize> + use<> {
     places(command.keys, words)
 }
 

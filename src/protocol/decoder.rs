@@ -186,13 +186,6 @@ impl Decoder {
         self.json_id.take()
     }
 
-    /// How many more bytes the word in progress needs, given that `have` bytes of its request are
-    /// there; 0 if unknown. For sizing reads: a client may announce up to [`Limits::bulk`], so
-    /// grow a buffer with what arrives.
-    pub fn needed(&self, have: usize) -> usize {
-        self.array.needed(have)
-    }
-
     /// Gives back the memory that is kept between requests. For a connection that has nothing to
     /// decode; within an array it does nothing, as the words so far are needed.
     pub fn release(&mut self) {

@@ -86,11 +86,6 @@ impl Multibulk {
         Ok(Some(here.at))
     }
 
-    /// How many bytes the bulk in progress lacks, its line end included; 0 if none is.
-    pub(super) fn needed(&self, have: usize) -> usize {
-        self.bulk.map_or(0, |len| (self.at + len + 2).saturating_sub(have))
-    }
-
     /// Whether words have been read that the rest of the array will need.
     pub(super) fn has_begun(&self) -> bool {
         self.at > 0

@@ -4,7 +4,6 @@
 //! type of RESP3 the reply falls back as Redis's does. A reply allocates nothing of its own and
 //! makes room in the buffer once.
 
-use std::fmt::Display;
 use std::io::Write as _;
 
 /// Which version of RESP a connection speaks.
@@ -137,21 +136,6 @@ impl<'a> Reply<'a> {
     /// A byte string that holds the integer's digits, as a counter's value is.
     pub fn bulk_integer(&mut self, value: i64) {
         self.bulk(itoa::Buffer::new().format(value).as_bytes());
-    }
-
-    /// A byte string that holds what `value` displays as.
-    pub fn bulk_display(&mut self, value: impl Display) {
-        // The length comes before the text but is known after it: the text is written where the
-        // header belongs, the header behind it, and the two change places.
-        let start = self.out.len();
-        let written = write!(self.out, "{value}");
-        debug_assert!(written.is_ok(), "a Display that fails");
-        let len = self.out.len() - start;
-        self.header(b'$', len, 2);
-        if let Some(text_and_header) = self.out.get_mut(start..) {
-            text_and_header.rotate_left(len);
-        }
-        self.out.extend_from_slice(b"\r\n");
     }
 
     /// Text for people, as INFO sends it; a byte string in RESP2.
@@ -292,8 +276,6 @@ mod tests {
             (|r| r.boolean(false), ":0\r\n", "#f\r\n"),
             (|r| r.bulk(b"abc"), "$3\r\nabc\r\n", "$3\r\nabc\r\n"),
             (|r| r.bulk_integer(-12), "$3\r\n-12\r\n", "$3\r\n-12\r\n"),
-            (|r| r.bulk_display(format_args!("{}-{}", 1, 22)), "$4\r\n1-22\r\n", "$4\r\n1-22\r\n"),
-            (|r| r.bulk_display(""), "$0\r\n\r\n", "$0\r\n\r\n"),
             (|r| r.verbatim("hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
             (|r| r.double(1.5), "$3\r\n1.5\r\n", ",1.5\r\n"),
             (|r| r.null(), "$-1\r\n", "_\r\n"),

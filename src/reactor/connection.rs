@@ -169,11 +169,6 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Bytes received and not consumed.
-    pub fn pending_input(&self) -> usize {
-        self.input.len()
-    }
-
     /// Bytes of replies that wait to be sent.
     pub fn pending_output(&self) -> usize {
         self.output.len().saturating_sub(self.written)

@@ -31,7 +31,7 @@ pub struct Reactor<M: Send + 'static> {
     stop_acceptor: Post<()>,
     acceptor: Option<JoinHandle<io::Result<()>>>,
     loops: Vec<JoinHandle<io::Result<()>>>,
-    addrs: Vec<SocketAddr>,
+    addr: SocketAddr,
     stats: Stats,
     admission: Admission,
 }
@@ -47,11 +47,11 @@ impl<M: Send + 'static> Reactor<M> {
         S: Service<Mail = M>,
         F: Fn(usize, Post<M>) -> S + Send + Sync + 'static,
     {
-        if listeners.is_empty() || options.loops == 0 {
-            return Err(KvsError::Invalid("a reactor needs a listener and a loop".into()));
-        }
+        let first = listeners.first().filter(|_| options.loops > 0);
+        let addr = first.map(Listener::local_addr).ok_or_else(|| {
+            KvsError::Invalid("a reactor needs a listener and a loop".into())
+        })?;
         let stats = Stats::new(options.loops);
-        let addrs = listeners.iter().map(Listener::local_addr).collect();
         let (mut posts, mut orders, mut seeds) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..options.loops {
             let (poll, bell) = poll_with_bell()?;
@@ -79,7 +79,7 @@ impl<M: Send + 'static> Reactor<M> {
             stop_acceptor,
             acceptor: None,
             loops: Vec::new(),
-            addrs,
+            addr,
             stats,
             admission,
         };
@@ -117,12 +117,7 @@ impl<M: Send + 'static> Reactor<M> {
 
     /// The address of the first listener.
     pub fn local_addr(&self) -> SocketAddr {
-        self.addrs[0]
-    }
-
-    /// The addresses of all listeners.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addrs
+        self.addr
     }
 
     /// The counters.
