@@ -40,7 +40,10 @@ fn a_thousand_connections_at_once() {
                     }
                 }
                 all.wait();
-                assert_eq!(figure(&mut clients[0], "clients", "connected_clients"), CONNECTIONS as u64);
+                assert_eq!(
+                    figure(&mut clients[0], "clients", "connected_clients"),
+                    CONNECTIONS as u64
+                );
                 all.wait();
             });
         }
@@ -251,7 +254,9 @@ fn clients_that_leave_in_the_middle_harm_nobody() {
         steady.set("here", round.to_string()).unwrap();
         assert_eq!(steady.get("here").unwrap().unwrap(), round.to_string().as_bytes());
     }
-    wait_for("the others' end", || (figure(&mut steady, "clients", "connected_clients") == 1).then_some(()));
+    wait_for("the others' end", || {
+        (figure(&mut steady, "clients", "connected_clients") == 1).then_some(())
+    });
 }
 
 #[test]

@@ -131,7 +131,8 @@ impl Round {
             match self.moment {
                 Moment::Acknowledged(acks) | Moment::Torn(acks) => (told >= acks).then_some(false),
                 Moment::Compacting(steps) => {
-                    let compacting = figure(monitor, "kvs", "compaction_read_bytes") >= steps * STEP;
+                    let compacting =
+                        figure(monitor, "kvs", "compaction_read_bytes") >= steps * STEP;
                     (compacting || told >= ENOUGH).then_some(compacting)
                 }
             }

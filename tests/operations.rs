@@ -44,7 +44,9 @@ fn a_compaction_is_started_and_seen() {
     let before = figure(&mut client, "kvs", "dead_bytes");
     let started = Value::Simple("Background append only file rewriting started".into());
     assert_eq!(says(&mut client, "bgrewriteaof"), started);
-    wait_for("its end", || (figure(&mut client, "persistence", "aof_rewrite_in_progress") == 0).then_some(()));
+    wait_for("its end", || {
+        (figure(&mut client, "persistence", "aof_rewrite_in_progress") == 0).then_some(())
+    });
     let after = figure(&mut client, "kvs", "dead_bytes");
     assert!(after < before / 2, "{before} dead bytes became {after}");
     assert_eq!(client.get("k").unwrap().unwrap(), value.as_bytes());

@@ -54,9 +54,9 @@ mod transaction;
 #[cfg(test)]
 mod testing;
 
+pub use crate::clock::now_ms;
 pub use access::{Abort, Client, Entry, Outcome, Reads, Way, Writes};
 pub use client::{ClientFilter, Replies};
-pub use crate::clock::now_ms;
 pub use glob::{matches, matches_nocase};
 pub use latency::{Latency, LatencyEvent};
 pub use lookup::lookup;

@@ -10,6 +10,7 @@
 use std::any::Any;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -101,6 +102,7 @@ pub trait File: Send + Sync {
     /// The length.
     fn len(&self) -> io::Result<u64>;
     /// Tells that these bytes will not be read again soon, so that they need not be kept in memory.
+    /// Those that are mapped, and were touched there, stay.
     fn forget(&self, _offset: u64, _len: u64) -> io::Result<()> {
         Ok(())
     }
@@ -219,7 +221,10 @@ impl File for OsFile {
     }
 
     fn forget(&self, offset: u64, len: u64) -> io::Result<()> {
-        super::mmap::forget(&self.0, offset, len)
+        use rustix::fs::{Advice, fadvise};
+        // No length would mean all that follows.
+        let Some(len) = NonZero::new(len) else { return Ok(()) };
+        Ok(fadvise(&self.0, offset, Some(len), Advice::DontNeed)?)
     }
 
     fn map(&self, capacity: u64) -> io::Result<Map> {

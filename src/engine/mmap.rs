@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 
 use memmap2::{Advice, Mmap, MmapOptions};
 
@@ -58,15 +57,4 @@ impl Map {
         };
         if code == 0 { Ok(pages) } else { Err(io::Error::last_os_error()) }
     }
-}
-
-/// Tells the kernel that these bytes of a file need not stay in memory. Pages that are mapped and were
-/// touched there stay.
-pub fn forget(file: &fs::File, offset: u64, len: u64) -> io::Result<()> {
-    let number = |n: u64| libc::off_t::try_from(n).map_err(io::Error::other);
-    let (offset, len) = (number(offset)?, number(len)?);
-    // SAFETY: the descriptor is open as long as `file` is borrowed, and no memory of ours is touched.
-    let code =
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
 }

@@ -60,6 +60,7 @@ mod zeros;
 pub use crate::config::Fsync;
 use crate::error::Result;
 
+pub use crate::key_range::behind_prefix;
 pub use backup::{BackupStatus, Backups};
 pub use batch::Batch;
 pub use commit::WriteJob;
@@ -67,7 +68,6 @@ pub use core::DATABASES;
 pub use directory::{has_store, name_engine};
 pub use memory::MemoryEngine;
 pub use options::Options;
-pub use crate::key_range::behind_prefix;
 pub use range::Range;
 pub use snapshot::{Snapshot, Walk};
 pub use store::{KvStore, ReadJob, Reader};

@@ -28,8 +28,7 @@ impl Range {
     }
 
     fn read_ahead(&mut self) -> Result<()> {
-        let range =
-            (self.start.as_ref().map(Vec::as_slice), self.end.as_ref().map(Vec::as_slice));
+        let range = (self.start.as_ref().map(Vec::as_slice), self.end.as_ref().map(Vec::as_slice));
         let ahead = &mut self.ahead;
         self.snapshot.entries(range, |key, value| {
             ahead.push_back((key.to_vec(), value.to_vec()));

@@ -149,12 +149,7 @@ impl Snapshot {
     }
 
     /// Visits the keys of a range in order, as `walk` tells, until told to break.
-    pub fn walk(
-        &self,
-        range: KeyRange<'_>,
-        walk: Walk,
-        visit: Visit<'_>,
-    ) -> Result<()> {
+    pub fn walk(&self, range: KeyRange<'_>, walk: Walk, visit: Visit<'_>) -> Result<()> {
         match walk.backward {
             false => self.walk_forward(range, walk.values, visit),
             true => self.walk_backward(range, walk.values, visit),
@@ -263,11 +258,7 @@ impl Snapshot {
     }
 
     /// `keys`, which are those of `range` in the index, with those that were removed since.
-    fn with_removed(
-        &self,
-        mut keys: Vec<Box<[u8]>>,
-        range: KeyRange<'_>,
-    ) -> Vec<Box<[u8]>> {
+    fn with_removed(&self, mut keys: Vec<Box<[u8]>>, range: KeyRange<'_>) -> Vec<Box<[u8]>> {
         let known = keys.len();
         for entry in self.overlay.before.range::<[u8], _>(range) {
             if entry.value().is_some() && keys[..known].binary_search(entry.key()).is_err() {

@@ -48,9 +48,9 @@ impl<M: Send + 'static> Reactor<M> {
         F: Fn(usize, Post<M>) -> S + Send + Sync + 'static,
     {
         let first = listeners.first().filter(|_| options.loops > 0);
-        let addr = first.map(Listener::local_addr).ok_or_else(|| {
-            KvsError::Invalid("a reactor needs a listener and a loop".into())
-        })?;
+        let addr = first
+            .map(Listener::local_addr)
+            .ok_or_else(|| KvsError::Invalid("a reactor needs a listener and a loop".into()))?;
         let stats = Stats::new(options.loops);
         let (mut posts, mut orders, mut seeds) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..options.loops {

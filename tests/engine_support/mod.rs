@@ -1,10 +1,11 @@
 //! What the tests of the engine share: random numbers, file helpers, a file system that fails on
 //! command.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 pub mod care;
 pub mod faulty;
 #[path = "../random/mod.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test file may use several modules that use it")]
 mod random;
 
 use std::collections::BTreeMap;

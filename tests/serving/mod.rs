@@ -2,7 +2,7 @@
 //! process, raw connections, random numbers.
 //!
 //! Each test file compiles this anew and uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 pub mod process;
 #[path = "../random/mod.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test file may use several modules that use it")]
 mod random;
 
 pub use random::Random;

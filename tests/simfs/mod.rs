@@ -22,6 +22,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 #[path = "../random/mod.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test file may use several modules that use it")]
 mod random;
 pub mod replay;
 
