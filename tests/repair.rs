@@ -4,18 +4,18 @@
 
 mod engine_support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
 
 use engine_support::care::{bytes_of, checked, name, records, store};
 use engine_support::faulty::Faulty;
-use engine_support::{copy_dir, files, flip};
+use engine_support::{Random, copy_dir, files, flip, seed};
 use kvs::engine::check::Progress;
 use kvs::engine::fs::Fs;
 use kvs::engine::repair::{QUARANTINE, Repaired, repair};
-use kvs::engine::{DATABASES, Fsync, Options};
+use kvs::engine::{DATABASES, Fsync, Options, Txn};
 use kvs::{KvStore, KvsError};
 
 fn fs() -> Arc<dyn Fs> {
@@ -278,4 +278,92 @@ fn other_files_go_aside_too() {
     let refused = repair(&fs(), dir.path(), false, &Progress::default(), &report);
     assert!(matches!(refused, Err(KvsError::Locked { .. })));
     drop(held);
+}
+
+/// Damages files of a directory in one of the ways in which that happens; what was done, in words.
+fn damage_something(dir: &Path, random: &mut Random) -> String {
+    let mut paths: Vec<_> = bytes_of(dir).into_keys().collect();
+    paths.retain(|path| !matches!(&name(path)[..], "LOCK" | "RESERVE"));
+    let path = &paths[random.below(paths.len() as u64) as usize];
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = random.below(bytes.len().max(1) as u64) as usize;
+    let what = match random.below(8) {
+        _ if bytes.is_empty() => return "nothing".into(),
+        0..3 => {
+            bytes[at] ^= 1 << random.below(8);
+            "a bit flips"
+        }
+        3 | 4 => {
+            let end = (at + 1 + random.below(600) as usize).min(bytes.len());
+            let filled = [0, 0xff, random.next() as u8][random.below(3) as usize];
+            bytes[at..end].fill(filled);
+            "a range is overwritten"
+        }
+        5 => {
+            bytes.truncate(at);
+            "it is cut short"
+        }
+        6 => {
+            let more = random.below(300) as usize;
+            bytes.extend(random.bytes(more));
+            "it has grown"
+        }
+        _ => {
+            std::fs::remove_file(path).unwrap();
+            return format!("{} goes", name(path));
+        }
+    };
+    std::fs::write(path, bytes).unwrap();
+    format!("{}, byte {at}: {what}", name(path))
+}
+
+/// Several kinds of damage at once: the repair ends well, and what is there afterwards was written by
+/// somebody. `KVS_REPAIR_ROUNDS` tells how often.
+#[test]
+fn whatever_is_damaged_nothing_is_made_up() {
+    let rounds = std::env::var("KVS_REPAIR_ROUNDS").ok().and_then(|n| n.parse().ok());
+    let mut random = Random(seed());
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut written: BTreeMap<(u8, Vec<u8>), BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for i in 0..400 {
+        let (database, key) = (random.below(2) as u8, format!("key{}", random.below(60)));
+        let len = random.below(120) as usize;
+        let (key, value) = (key.into_bytes(), random.bytes(len));
+        written.entry((database, key.clone())).or_default().insert(value.clone());
+        let remove = random.below(6) == 0;
+        let change = move |txn: &mut Txn<'_>| match remove {
+            true => txn.delete(database, &key).map(drop),
+            false => txn.put(database, &key, &value, None),
+        };
+        store.update(change).unwrap();
+        if i == 200 {
+            store.compact().unwrap();
+        }
+    }
+    drop(store);
+    let (mut mended, mut keys) = (0, 0);
+    for _ in 0..rounds.unwrap_or(100) {
+        let broken = copy(dir.path());
+        let damage: Vec<_> = (0..1 + random.below(4))
+            .map(|_| damage_something(broken.path(), &mut random))
+            .collect();
+        let repaired = match repair(&fs(), broken.path(), false, &Progress::default(), &report) {
+            Ok(repaired) => repaired,
+            Err(KvsError::Invalid(_)) => continue,
+            Err(error) => panic!("{damage:?}: {error}"),
+        };
+        let after = repaired.after.as_ref().unwrap_or(&repaired.found);
+        assert!(after.is_sound(), "{damage:?}: {:?}", after.findings);
+        let store = open(broken.path());
+        assert_eq!(store.reader().stats().damaged_ranges.get(), 0, "{damage:?}");
+        for (key, value) in contents(&store) {
+            let known = written.get(&key).is_some_and(|values| values.contains(&value));
+            assert!(known, "{damage:?}: {key:?} has {value:?}");
+            keys += 1;
+        }
+        mended += 1;
+    }
+    println!("{mended} repairs left {keys} keys");
+    assert!(mended > 10 && keys > mended * 10);
 }
