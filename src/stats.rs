@@ -60,6 +60,10 @@ pub struct EngineStats {
     pub prepared_rotations: Counter,
     /// Pages that had left memory when they were last looked for.
     pub evicted_pages: Counter,
+    /// Bytes that the last backup has to copy, if it cannot be made of links.
+    pub backup_to_copy: Counter,
+    /// Bytes that it has copied.
+    pub backup_copied: Counter,
     /// Bytes that the scrub has read.
     pub scrub_bytes: Counter,
     /// Times it has read all that is closed.

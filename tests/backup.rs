@@ -158,6 +158,10 @@ fn without_hard_links_files_are_copied() {
     let dest = copies.path().join("copy");
     store.backup(&dest).unwrap();
     assert!(checked(&dest).findings.is_empty());
+    let stats = store.reader().stats();
+    let logs: u64 = files(&dest, "log").iter().map(|log| log.metadata().unwrap().len()).sum();
+    // All but the empty one that the backup ends with.
+    assert_eq!((stats.backup_to_copy.get(), stats.backup_copied.get()), (logs - 40, logs - 40));
     let now = contents(&store);
     drop(store);
     assert!(contents(&open(&dest)) == now);

@@ -204,6 +204,8 @@ impl Backups {
     /// Makes everything but the name.
     fn fill(&self, partial: &Path) -> Result<()> {
         let fs = &self.core.fs;
+        self.core.stats.backup_to_copy.set(0);
+        self.core.stats.backup_copied.set(0);
         let doing = || KvsError::io(format!("back up to {}", partial.display()));
         fs.create_dir(partial).map_err(doing())?;
         // What an interrupted backup to the same place has left.
@@ -264,11 +266,15 @@ impl Backups {
         // They are held open, so they can be copied even if a merge removes them.
         if let Err(error) = linked {
             log::debug!("a backup copies: {error}");
+            core.stats.backup_to_copy.set(segments.iter().map(|segment| segment.len()).sum());
             for segment in &segments {
                 let to = filename::segment(partial, segment.number());
                 let _ = core.fs.remove(&to);
                 let doing = KvsError::io(format!("copy to {}", to.display()));
-                let go_on = || !self.stopping.load(Ordering::Relaxed);
+                let go_on = |step| {
+                    core.stats.backup_copied.add(step);
+                    !self.stopping.load(Ordering::Relaxed)
+                };
                 copy(&*core.fs, &**segment.file(), segment.len(), &to, &go_on).map_err(doing)?;
             }
         }

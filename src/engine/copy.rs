@@ -19,26 +19,27 @@ pub(super) fn link_or_copy(fs: &dyn Fs, from: &Path, to: &Path) -> io::Result<()
         Ok(()) => Ok(()),
         Err(_) => {
             let file = fs.open_read(from)?;
-            copy(fs, &*file, file.len()?, to, &|| true)
+            copy(fs, &*file, file.len()?, to, &|_| true)
         }
     }
 }
 
-/// Copies the first `len` bytes of a file, durably, as long as `go_on`.
+/// Copies the first `len` bytes of a file, durably. `go_on` is asked before each step, of so many
+/// bytes; no gives it up.
 pub(super) fn copy(
     fs: &dyn Fs,
     from: &dyn File,
     len: u64,
     to: &Path,
-    go_on: &dyn Fn() -> bool,
+    go_on: &dyn Fn(u64) -> bool,
 ) -> io::Result<()> {
     let file = fs.create(to)?;
     let mut buffer = vec![0; STEP.min(len as usize)];
     for at in (0..len).step_by(STEP) {
-        if !go_on() {
+        let step = &mut buffer[..(len - at).min(STEP as u64) as usize];
+        if !go_on(step.len() as u64) {
             return Err(io::Error::other("the store is being closed"));
         }
-        let step = &mut buffer[..(len - at).min(STEP as u64) as usize];
         from.read_exact_at(step, at)?;
         file.write_all_at(step, at)?;
     }

@@ -296,6 +296,8 @@ fn kvs(shared: &Shared, text: &mut String) {
     put(text, "compaction_read_bytes", stats.compaction_read.get());
     put(text, "compaction_written_bytes", stats.compaction_written.get());
     put(text, "evicted_pages", stats.evicted_pages.get());
+    put(text, "backup_bytes_to_copy", stats.backup_to_copy.get());
+    put(text, "backup_bytes_copied", stats.backup_copied.get());
     put(text, "scrub_bytes", stats.scrub_bytes.get());
     put(text, "scrub_rounds", stats.scrub_rounds.get());
     put(text, "scrub_damaged_ranges", stats.scrub_damaged.get());

@@ -19,6 +19,7 @@ use kvs::engine::{Options, has_store};
 use kvs::{KvStore, KvsError};
 
 use shared::{Done, Output, Stop, Word};
+use watch::watch;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -193,7 +194,8 @@ fn remove(store: &KvStore, key: Word) -> Result<Done, Stop> {
 fn compact(store: &KvStore, dir: &Path) -> Result<(), Stop> {
     let began = Instant::now();
     let (before, _) = store.reader().space();
-    store.compact()?;
+    let stats = store.reader().stats();
+    watch(|| stats.compaction_read.get(), || before, || store.compact())?;
     let (after, _) = store.reader().space();
     eprintln!(
         "compacted {}: {} before, {} now, in {:.1} s",
@@ -207,7 +209,9 @@ fn compact(store: &KvStore, dir: &Path) -> Result<(), Stop> {
 
 fn backup(store: &KvStore, dest: &Path) -> Result<(), Stop> {
     let began = Instant::now();
-    store.backup(dest)?;
+    let stats = store.reader().stats();
+    // Links are made in no time; copies are not.
+    watch(|| stats.backup_copied.get(), || stats.backup_to_copy.get(), || store.backup(dest))?;
     let (bytes, _) = store.reader().space();
     let seconds = began.elapsed().as_secs_f64();
     eprintln!("backed up {} to {} in {seconds:.1} s", HumanBytes(bytes), dest.display());

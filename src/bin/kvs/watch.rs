@@ -24,8 +24,10 @@ pub fn watch<R: Send>(
     std::thread::scope(|scope| {
         let worker = scope.spawn(work);
         while !worker.is_finished() {
-            bar.set_length(total());
-            bar.set_position(done());
+            if let total @ 1.. = total() {
+                bar.set_length(total);
+                bar.set_position(done().min(total));
+            }
             std::thread::sleep(REDRAW);
         }
         bar.finish_and_clear();
