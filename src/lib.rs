@@ -18,15 +18,36 @@
 //! store.put(b"\xff", [0, 1, 2])?; // keys and values are any bytes
 //! let first = store.prefix("na").next().transpose()?; // and keys are in order
 //! assert_eq!(first, Some((b"name".to_vec(), b"Ada".to_vec())));
-//! store.remove("name".into())?;
-//! assert_eq!(store.len(), 1);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`server::Server`] is the same store behind a port; the program `kvs-server` is little more than
-//! its flags. `examples/embed.rs` shows batches and read-modify-write, `examples/echo.rs` a server of
-//! another kind on the [`reactor`] alone.
+//! Several changes happen together or not at all, and a change may depend on what is there:
+//!
+//! ```
+//! # fn main() -> kvs::Result<()> {
+//! # let dir = tempfile::tempdir()?;
+//! # let store = kvs::KvStore::open(dir.path())?;
+//! use kvs::engine::Batch;
+//!
+//! let mut batch = Batch::new();
+//! batch.put("user:1", "Ada").put("user:2", "Grace").delete("draft");
+//! store.write(batch)?;
+//!
+//! let len = store.update(|txn| {
+//!     let mut name = txn.get(0, b"user:1")?.map_or_else(Vec::new, |value| value.bytes.into_owned());
+//!     name.extend_from_slice(b" Lovelace");
+//!     txn.put(0, b"user:1", &name, None)?;
+//!     Ok(name.len())
+//! })?;
+//! assert_eq!(len, "Ada Lovelace".len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`server::Server`] is the same store behind a port; the program `kvs-server` is little more than its
+//! flags. `examples/embed.rs` is a program with a store of its own, `examples/echo.rs` a server of another
+//! kind on the [`reactor`] alone.
 //!
 //! # Modules
 //!
