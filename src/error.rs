@@ -76,6 +76,17 @@ impl KvsError {
         let doing = doing.into();
         move |source| KvsError::Io { doing, source: Arc::new(source) }
     }
+
+    /// Whether the process or the system has too many files open for one more: nothing is wrong with the
+    /// disk, and clients that leave make room.
+    pub(crate) fn is_no_descriptor(&self) -> bool {
+        match self {
+            KvsError::Io { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for KvsError {

@@ -162,7 +162,8 @@ fn a_read_of_very_many_keys_holds_up_nobody() {
     assert_eq!(client.receive().unwrap(), Value::Integer(1));
 }
 
-/// All that a process may have open: clients are turned away before the store lacks a file.
+/// All that a process may have open: clients are turned away before the store lacks a file. If it grows
+/// until it does, it takes writes again once there is room.
 #[test]
 fn connections_leave_descriptors_to_the_store() {
     let dir = tempfile::tempdir().unwrap();
@@ -174,12 +175,23 @@ fn connections_leave_descriptors_to_the_store() {
     let refusal = serving::read_to_end(&mut last);
     assert_eq!(shown(&refusal), r"-ERR max number of clients reached\r\n");
     // Each takes a new segment.
-    for i in 0..40u8 {
-        client.set("k", vec![i; 60 << 10]).unwrap();
+    let value = |i: u8| vec![i; 60 << 10];
+    for i in 0..10 {
+        client.set("k", value(i)).unwrap();
     }
-    assert_eq!(client.get("k").unwrap().unwrap(), vec![39; 60 << 10]);
+    let mut keys = 0;
+    let refusal = wait_for("a store that is too large", || {
+        keys += 1;
+        client.set(format!("key-{keys}"), value(keys)).err()
+    });
+    assert!(refusal.to_string().contains("Too many open files"), "{refusal}");
+    assert_eq!(client.get("k").unwrap().unwrap(), value(9));
     drop(others);
-    wait_for("room", || server.client().ping().ok());
+    wait_for("room", || client.set(format!("key-{keys}"), value(keys)).ok());
+    for i in 1..=keys {
+        assert_eq!(client.get(format!("key-{i}")).unwrap().unwrap(), value(i));
+    }
+    server.client().ping().unwrap();
 }
 
 /// One write of very many small requests.

@@ -6,8 +6,8 @@
 //!   the index learns of it, and jobs are finished after that. With fsync always, nobody is shown
 //!   what a power cut could take back.
 //! - a failed sync or write poisons the store: it is never tried again, as the kernel may have
-//!   dropped the data with the first report. A full disk is the exception: what was written of the
-//!   group is cut off again, and the next group may fare better.
+//!   dropped the data with the first report. A full disk is the exception, and a process that may open
+//!   no more files: what was written of the group is cut off again, and the next may fare better.
 //! - a unit lies in one segment as a whole.
 //! - of the segments that a writer wrote, the active one has the largest number.
 //! - a record's sequence number is larger than that of every record before it.
@@ -167,14 +167,14 @@ impl Writer {
         };
         let full = is_no_space(&error);
         let cut = self.cut_off(left, !matches!(error, KvsError::Poisoned { .. }));
-        if !full {
+        if !full && !error.is_no_descriptor() {
             self.core.poison(&error);
             return Err(error);
         }
         if let Err(cause) = cut {
             self.core.poison(&cause);
         }
-        Err(KvsError::NoSpace)
+        Err(if full { KvsError::NoSpace } else { error })
     }
 
     /// Cuts off what was written of a group that failed: in the segments that were left for it,
@@ -326,6 +326,7 @@ impl Writer {
             match self.rotate(0) {
                 Ok(()) => self.tell_helpers(),
                 Err(error) if is_no_space(&error) => return Err(KvsError::NoSpace),
+                Err(error) if error.is_no_descriptor() => return Err(error),
                 Err(error) => {
                     self.core.poison(&error);
                     return Err(error);
