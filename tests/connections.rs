@@ -205,6 +205,29 @@ fn replies_under_way_are_bounded() {
     }
 }
 
+/// A client that sends much faster than the disk takes it waits: what is on its way to the writer has
+/// a bound in bytes.
+#[test]
+fn writes_under_way_are_bounded() {
+    const WRITES: usize = 600;
+    let server = Process::start(&["--segment-bytes", "1g"]);
+    let request = resp(&["SET", "big", &"x".repeat(MIB)]);
+    let mut stream = raw(server.addr());
+    let mut writer = stream.try_clone().unwrap();
+    let (grown, replies) = server.growth(|| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..WRITES).for_each(|_| writer.write_all(&request).unwrap());
+                writer.shutdown(Shutdown::Write).unwrap();
+            });
+            read_to_end(&mut stream)
+        })
+    });
+    assert!(replies == b"+OK\r\n".repeat(WRITES), "{}", shown(&replies));
+    println!("grew by {} MiB", grown / MIB);
+    assert!(grown < 300 * MIB, "it grew by {} MiB", grown / MIB);
+}
+
 /// Replies that fill the output to the byte: whatever is behind them is answered, too.
 #[test]
 fn output_of_exactly_the_limit_stalls_nothing() {

@@ -230,6 +230,38 @@ fn a_walk_holds_up_its_own_connection_only() {
     assert_eq!(sleeper.receive().unwrap(), Value::Simple("OK".into()));
 }
 
+/// More walks than the workers' queue takes: who comes then waits for room in it, and is woken.
+#[test]
+fn reads_that_find_no_room_in_the_queue_are_answered() {
+    const WALKS: usize = 1200;
+    let server = Running::start(|config| {
+        (config.readers, config.loop_reads) = (1, false);
+        config.debug_command = DebugCommand::Yes;
+    });
+    let mut boss = server.client();
+    boss.set("k", "v").unwrap();
+    let mut sleepers: Vec<_> = (0..WALKS).map(|_| server.client()).collect();
+    let mut readers: Vec<_> = (0..3).map(|_| server.client()).collect();
+    for sleeper in &mut sleepers {
+        sleeper.send(&["DEBUG", "SLEEP", "0.001"]);
+        sleeper.flush().unwrap();
+    }
+    for reader in &mut readers {
+        for words in [&["GET", "k"][..], &["SET", "k", "v"], &["GET", "k"]] {
+            reader.send(words);
+        }
+        reader.flush().unwrap();
+    }
+    for reader in &mut readers {
+        assert_eq!(reader.receive().unwrap(), Value::Bulk(b"v".into()));
+        assert_eq!(reader.receive().unwrap(), Value::Simple("OK".into()));
+        assert_eq!(reader.receive().unwrap(), Value::Bulk(b"v".into()));
+    }
+    for sleeper in &mut sleepers {
+        assert_eq!(sleeper.receive().unwrap(), Value::Simple("OK".into()));
+    }
+}
+
 /// Requests that are answered at once, behind one that is not, wait for their turn.
 #[test]
 fn local_replies_wait_behind_slow_ones() {

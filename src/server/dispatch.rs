@@ -76,6 +76,7 @@ impl Dispatcher {
         if self.parked_writes.is_none() && !self.outbox.writes.is_empty() {
             let fresh = self.outbox.fresh();
             let batch = std::mem::replace(&mut self.outbox.writes, fresh);
+            let batch = self.outbox.leave(batch);
             self.shared.stats.write_batches.add(1);
             self.parked_writes = store.submit(batch).err();
         }
@@ -88,12 +89,12 @@ impl Dispatcher {
                 let fresh = self.outbox.fresh();
                 self.shared.stats.read_batches.add(1);
                 let batch = std::mem::replace(&mut self.outbox.reads[i], fresh);
-                self.parked_reads.push_back(batch);
+                self.parked_reads.push_back(self.outbox.leave(batch));
             }
         }
-        for walk in self.outbox.walks.drain(..) {
+        for walk in std::mem::take(&mut self.outbox.walks) {
             self.shared.stats.read_batches.add(1);
-            self.parked_reads.push_back(walk);
+            self.parked_reads.push_back(self.outbox.leave(walk));
         }
         while let Some(job) = self.parked_reads.pop_front() {
             if let Err(job) = store.submit_read(job) {
@@ -271,7 +272,7 @@ impl Service for Dispatcher {
             let read = self.send_reads(&store);
             self.outbox.reads_full = !read;
             // Those who waited for room go on.
-            if written {
+            if self.outbox.has_room() {
                 resume(std::mem::take(&mut self.outbox.waiting_writes), conns);
             }
             if read {

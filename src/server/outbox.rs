@@ -20,7 +20,9 @@ pub struct Outbox {
     pub walks: Vec<Box<Batch>>,
     /// Which of `reads` is next.
     pub next_read: usize,
-    /// Connections that wait for room in `writes`.
+    /// Bytes of requests that are with the workers, or on their way.
+    under_way: usize,
+    /// Connections that wait for fewer of them.
     pub waiting_writes: Vec<ConnId>,
     /// Connections that wait for room in the readers' queue.
     pub waiting_reads: Vec<ConnId>,
@@ -50,6 +52,7 @@ impl Outbox {
             reads: (0..readers).map(|_| Batch::new(home.clone(), most_reply)).collect(),
             walks: Vec::new(),
             next_read: 0,
+            under_way: 0,
             waiting_writes: Vec::new(),
             waiting_reads: Vec::new(),
             paused: Vec::new(),
@@ -80,9 +83,23 @@ impl Outbox {
         self.reads.iter_mut().for_each(|batch| batch.set_most_reply(most));
     }
 
+    /// A batch leaves for the workers.
+    pub fn leave(&mut self, batch: Box<Batch>) -> Box<Batch> {
+        self.under_way += batch.len();
+        batch
+    }
+
+    /// Whether another write may be gathered: with more under way than this, the disk is slower than the
+    /// clients, and they wait.
+    pub fn has_room(&self) -> bool {
+        const MOST_UNDER_WAY: usize = 64 * 1024 * 1024;
+        self.writes.len() + self.under_way <= MOST_UNDER_WAY
+    }
+
     /// Takes a batch back whose replies were delivered.
     pub fn recycle(&mut self, mut batch: Box<Batch>) {
         const SPARES: usize = 16;
+        self.under_way -= batch.len();
         if self.spare.len() < SPARES {
             batch.clear();
             self.spare.push(batch);

@@ -18,8 +18,6 @@ use crate::protocol::{Args, Reply, Version};
 /// A read of more words than this is a walk: already to look for its keys among those of other
 /// requests would hold up the loop.
 const MOST_WORDS_ON_LOOP: usize = 256;
-/// So many bytes of writes wait at most on a loop for the writer's queue to take them.
-const MOST_WAITING_WRITES: usize = 64 * 1024 * 1024;
 
 impl State {
     /// A read of a few keys: by the loop itself if they are in memory, else by a worker.
@@ -152,7 +150,7 @@ impl State {
         if !self.pipeline.may_write() {
             return false;
         }
-        let room = turn.outbox.writes.len() <= MOST_WAITING_WRITES;
+        let room = turn.outbox.has_room();
         if !room {
             turn.outbox.waiting_writes.push(self.id);
         }
@@ -172,6 +170,7 @@ impl State {
         let origin = self.origin(version, |pipeline| pipeline.begin_walk(form));
         let mut batch = turn.outbox.fresh();
         batch.push(origin, command, args);
+        let batch = turn.outbox.leave(batch);
         let runner = Arc::clone(engine);
         engine.spawn(move || batch.run_blocking(&runner));
         Served::Taken
