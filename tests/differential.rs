@@ -78,15 +78,21 @@ fn chosen_requests_are_answered_as_redis_answers_them() {
     differences.finish();
 }
 
-/// What COMMAND INFO replies: name, arity, flags, and the places of keys.
+/// What COMMAND INFO replies: name, arity, flags, the places of keys, and the categories.
 fn properties(info: &[u8]) -> Option<String> {
     let Value::Array(infos) = value(info) else { return None };
     let Some(Value::Array(info)) = infos.first() else { return None };
-    Some(format!("{:?}", info.get(..6)?))
+    let sorted = |set: &Value| {
+        let Value::Array(names) = set else { return Vec::new() };
+        let mut names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+        names.sort();
+        names
+    };
+    Some(format!("{:?} {:?}", info.get(..6)?, sorted(info.get(6)?)))
 }
 
 #[test]
-fn arity_flags_and_keys_are_those_of_redis() {
+fn arity_flags_keys_and_categories_are_those_of_redis() {
     let servers = Servers::start();
     let mut pair = servers.connect();
     let all = commands().flat_map(|command| command.subcommands.iter().chain([command]));

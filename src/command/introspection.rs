@@ -178,24 +178,37 @@ fn write_search(name: &str, kind: &str, spec: &[(&str, i8)], reply: &mut Reply<'
 /// The categories that Redis's access lists would know the command by.
 pub(super) fn categories(command: &Command) -> impl Iterator<Item = &'static str> + Clone {
     let flags = command.flags;
-    let family = match command.group {
-        Group::Generic => Some("keyspace"),
-        Group::Server => None,
-        Group::Cluster => Some("connection"),
-        Group::Transaction => Some("transaction"),
-        group => Some(group.name()),
-    };
     let has = move |flag, name| flags.contain(flag).then_some(name);
+    // What Redis has in them beside the commands that their flags put there.
+    let admin = matches!(command.name, "lastsave" | "role");
+    let dangerous = admin
+        || matches!(command.name, "flushall" | "flushdb" | "info" | "keys" | "restore" | "swapdb");
     let fast = if flags.contain(Flags::FAST) { "fast" } else { "slow" };
     let sets = [
-        family,
-        has(Flags::READONLY, "read"),
+        family(command),
+        // To Redis they read no keys.
+        has(Flags::READONLY, "read").filter(|_| !matches!(command.name, "save" | "bgsave")),
         has(Flags::WRITE, "write"),
-        has(Flags::ADMIN, "admin"),
-        has(Flags::ADMIN, "dangerous"),
+        has(Flags::ADMIN, "admin").or(admin.then_some("admin")),
+        has(Flags::ADMIN, "dangerous").or(dangerous.then_some("dangerous")),
         Some(fast),
     ];
     sets.into_iter().flatten()
+}
+
+fn family(command: &Command) -> Option<&'static str> {
+    match (command.name, command.group) {
+        ("dbsize" | "flushall" | "flushdb" | "swapdb", _) => Some("keyspace"),
+        ("wait" | "waitaof", _) => Some("connection"),
+        (name, _) if name.split('|').next() == Some("command") => Some("connection"),
+        // A container is not called itself.
+        _ if !command.subcommands.is_empty() => None,
+        (_, Group::Server) => None,
+        (_, Group::Generic) => Some("keyspace"),
+        (_, Group::Cluster) => Some("connection"),
+        (_, Group::Transaction) => Some("transaction"),
+        (_, group) => Some(group.name()),
+    }
 }
 
 fn docs(_: &mut dyn Client, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
