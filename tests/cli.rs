@@ -422,6 +422,9 @@ fn kvs_repairs() {
     assert_eq!(std::fs::read(quarantine.join("00000001.log")).unwrap(), bytes);
     let report = std::fs::read_to_string(quarantine.join("report.json")).unwrap();
     assert_eq!(report, outcome.text());
+    std::fs::remove_file(dir.path().join("MANIFEST")).unwrap();
+    let told = kvs.ok(&["repair"]);
+    assert!(told.contains("\nthis is kept in ") && told.contains("\nnow:\n"), "{told}");
     // Neither the damaged value nor the one before it.
     assert_eq!(kvs.ok(&["get", "color"]), "Key not found\n");
     assert_eq!(kvs.ok(&["get", "other"]), "value\n");

@@ -41,6 +41,7 @@ fn for_people(dir: &Path, repaired: &Repaired, dry_run: bool) -> String {
     let (names, all) = (files.join(", "), files.len());
     // Writing to a string does not fail.
     let _ = match (&repaired.quarantine, dry_run) {
+        (Some(place), _) if all == 0 => write!(text, "\nthis is kept in {}", place.display()),
         (Some(place), _) => write!(text, "\nput aside in {}: {names}", place.display()),
         (None, true) if all > 0 => write!(text, "\nwould put aside: {names}"),
         _ => write!(text, "\nnothing to mend"),
