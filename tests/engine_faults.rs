@@ -342,6 +342,29 @@ fn a_panic_in_a_group_commit_answers_everyone_and_refuses_writes() {
     store.put("later", "one").unwrap();
 }
 
+/// A merge that panicked ended its thread: nothing was compacted any more, and nobody said so.
+#[test]
+fn a_panic_in_a_merge_does_not_end_compaction() {
+    let disk = SimFs::new();
+    let store = Options::new("/sim").fs(disk.shared()).segment_bytes(4096).open().unwrap();
+    for i in 0..100 {
+        store.put(format!("key{}", i % 10), vec![b'v'; 200]).unwrap();
+    }
+    let mut panicked = false;
+    disk.fail(move |call| {
+        let merges = std::thread::current().name() == Some("kvs-compact");
+        let now = merges && call.kind == Kind::Create && call.is_of("log") && !panicked;
+        panicked |= now;
+        assert!(!now, "a bug");
+        None
+    });
+    let error = store.compact().unwrap_err().to_string();
+    assert!(error.contains("panicked"), "{error}");
+    store.compact().unwrap();
+    assert!(store.reader().stats().compactions.get() > 0);
+    assert_eq!((store.len(), store.read("key3").unwrap()), (10, Some(vec![b'v'; 200])));
+}
+
 /// A job that held the last handle of its store closed it, on a thread that the close waits for.
 #[test]
 fn the_last_handle_may_go_in_a_job() {

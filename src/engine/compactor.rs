@@ -5,6 +5,7 @@
 //! data; work is paced, but for when that bound is far exceeded; nobody waits for this thread but
 //! who asks for [`Chore::CompactAll`].
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,18 +139,28 @@ impl Compactor {
             self.wait();
             for chore in std::mem::take(&mut self.held) {
                 if let Chore::CompactAll(done) = chore {
-                    let outcome = self.compact_all();
+                    let outcome = self.guarded(Compactor::compact_all);
                     self.poison_if_final(&outcome);
                     let _ = done.send(outcome);
                 }
             }
-            if let Err(Interrupted::Failed(error)) = self.work() {
+            if let Err(Interrupted::Failed(error)) = self.guarded(Compactor::work) {
                 log::error!("compaction: {error}");
                 self.failed = Some(Instant::now());
                 self.poison_if_final(&Err(error));
             }
         }
         self.unhinted.into_iter().map(|unhinted| unhinted.segment).collect()
+    }
+
+    /// Does some of the work. A bug in there must not end the thread: the directory would grow for ever.
+    fn guarded<E: From<KvsError>>(
+        &mut self,
+        work: fn(&mut Compactor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|_| {
+            Err(KvsError::Invalid("internal error: compaction panicked".into()).into())
+        })
     }
 
     fn poison_if_final(&self, outcome: &Result<()>) {
