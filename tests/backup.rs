@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod engine_support;
-mod support;
+mod serving;
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -17,7 +17,8 @@ use kvs::clock::now_ms;
 use kvs::engine::{Batch, Fsync, Options, Txn};
 use kvs::protocol::Value;
 use kvs::{KvStore, KvsError};
-use support::Server;
+use serving::process::Process;
+use serving::{info, says};
 
 fn open(dir: &Path) -> KvStore {
     options(dir).segment_bytes(4096).open().unwrap()
@@ -315,27 +316,24 @@ fn names_lead_nowhere_else() {
 }
 
 fn call(client: &mut Client, line: &str) -> String {
-    match client.call(&line.split(' ').collect::<Vec<_>>()).unwrap() {
+    match says(client, line) {
         Value::Simple(text) | Value::Error(text) => text,
         Value::Integer(n) => n.to_string(),
-        Value::Bulk(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-        Value::Verbatim { text, .. } => String::from_utf8(text.to_vec()).unwrap(),
+        Value::Bulk(bytes) => String::from_utf8(bytes).unwrap(),
         other => panic!("{line}: {other:?}"),
     }
 }
 
 /// A field of INFO.
 fn field(client: &mut Client, name: &str) -> String {
-    let info = call(client, "info persistence");
-    let line = info.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-    line.unwrap_or_else(|| panic!("no {name} in {info}")).trim().to_owned()
+    info(client, "persistence").remove(name).unwrap()
 }
 
 #[test]
 fn a_server_makes_backups_in_words_of_redis() {
     let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let place = elsewhere.path().join("backups");
-    let server = Server::start_in(dir.path(), &["--backup-dir", place.to_str().unwrap()]);
+    let server = Process::start_in(dir.path(), &["--backup-dir", place.to_str().unwrap()]);
     let mut client = server.client();
     let client = &mut client;
     let since: u64 = call(client, "lastsave").parse().unwrap();
@@ -369,11 +367,11 @@ fn a_server_makes_backups_in_words_of_redis() {
     for (name, color) in [("first", "blue"), ("second", "red"), ("third", "green")] {
         let backup = place.join(name);
         assert!(checked(&backup).findings.is_empty());
-        let restored = Server::start_in(&backup, &[]);
+        let restored = Process::start_in(&backup, &[]);
         assert_eq!(call(&mut restored.client(), "get color"), color);
     }
     assert_eq!(call(client, "get color"), "green");
     // The database in memory has none.
-    let memory = Server::start(&["--engine", "memory"]);
+    let memory = Process::start(&["--engine", "memory"]);
     assert!(call(&mut memory.client(), "save").starts_with("ERR this engine has no backups"));
 }

@@ -2,7 +2,9 @@
 // The lint lets tests unwrap, but not the functions that they share.
 #![allow(clippy::unwrap_used)]
 
-mod support;
+#[path = "cli/program.rs"]
+mod program;
+mod serving;
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -11,10 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{Outcome, Server, run};
-
-const KVS: &str = program!("kvs");
-const CLIENT: &str = program!("kvs-client");
+use program::{CLIENT, KVS, Outcome, run};
+use serving::process::Process;
 
 /// A program against one store, wherever that is: `flags` name it.
 struct Subject {
@@ -27,7 +27,7 @@ impl Subject {
         Subject { program: KVS, flags: vec!["--dir".into(), dir.to_str().unwrap().into()] }
     }
 
-    fn client(server: &Server) -> Subject {
+    fn client(server: &Process) -> Subject {
         Subject { program: CLIENT, flags: vec!["--addr".into(), server.addr().to_string()] }
     }
 
@@ -465,13 +465,13 @@ fn client_explains_itself_and_refuses_wrong_words() {
 
 #[test]
 fn client_finds_servers_by_name() {
-    let server = Server::start(&[]);
+    let server = Process::start(&[]);
     server.client().set("k", "v").unwrap();
     let addr = format!("localhost:{}", server.addr().port());
     assert_eq!(run(CLIENT, &["get", "k", "--addr", &addr], "").text(), "v\n");
     // Not every machine has IPv6.
     if TcpListener::bind("[::1]:0").is_ok() {
-        let server = Server::start(&["--addr", "[::1]:0"]);
+        let server = Process::start(&["--addr", "[::1]:0"]);
         server.client().set("k", "six").unwrap();
         let addr = format!("[::1]:{}", server.addr().port());
         assert_eq!(run(CLIENT, &["get", "k", "--addr", &addr], "").text(), "six\n");
@@ -490,7 +490,7 @@ fn client_says_that_there_is_no_server() {
 
 #[test]
 fn client_keeps_keys_in_a_server() {
-    let server = Server::start(&[]);
+    let server = Process::start(&[]);
     let client = Subject::client(&server);
     keys_are_set_read_and_removed(&client);
     any_bytes_are_keys_and_values(&client);
@@ -502,16 +502,16 @@ fn client_keeps_keys_in_a_server() {
 
 #[test]
 fn client_loads_and_dumps() {
-    let (one, other) = (Server::start(&[]), Server::start(&[]));
+    let (one, other) = (Process::start(&[]), Process::start(&[]));
     dumps_can_be_loaded(&Subject::client(&one), &Subject::client(&other));
-    let third = Server::start(&[]);
+    let third = Process::start(&[]);
     a_bad_line_stops_a_load(&Subject::client(&third));
     closed_output_is_no_failure(&Subject::client(&third));
 }
 
 #[test]
 fn client_dumps_without_order_too() {
-    let server = Server::start(&["--index", "unordered"]);
+    let server = Process::start(&["--index", "unordered"]);
     let client = Subject::client(&server);
     let mut lines: Vec<String> =
         (0..3000).map(|i| format!("{{\"key\":\"[{i}\",\"value\":\"{i}\"}}\n")).collect();
@@ -527,7 +527,7 @@ fn client_dumps_without_order_too() {
 
 #[test]
 fn client_dumps_large_values_in_small_pages() {
-    let server = Server::start(&["--fsync", "no"]);
+    let server = Process::start(&["--fsync", "no"]);
     let client = Subject::client(&server);
     let value = "v".repeat(3 << 20);
     let lines: Vec<String> =
@@ -538,7 +538,7 @@ fn client_dumps_large_values_in_small_pages() {
 
 #[test]
 fn client_calls_any_command() {
-    let server = Server::start(&[]);
+    let server = Process::start(&[]);
     let client = Subject::client(&server);
     assert_eq!(client.ok(&["call", "SET", "a", "1"]), "OK\n");
     assert_eq!(client.ok(&["call", "incrby", "a", "-3"]), "(integer) -2\n");
@@ -554,7 +554,7 @@ fn client_calls_any_command() {
 
 #[test]
 fn client_answers_line_by_line() {
-    let server = Server::start(&[]);
+    let server = Process::start(&[]);
     let client = Subject::client(&server);
     let lines = "\n set color \"light blue\"\r\nGET color\nmget color 'no ne'\nselect 3\nget color\n\
                  set there \\x41\nkeys *\nquit\nset never done\n";
@@ -586,7 +586,7 @@ fn client_answers_line_by_line() {
 #[test]
 fn client_connects_again() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start_in(dir.path(), &[]);
+    let server = Process::start_in(dir.path(), &[]);
     let addr = server.addr().to_string();
     let mut child = Command::new(CLIENT)
         .args(["repl", "--addr", &addr])
@@ -612,7 +612,7 @@ fn client_connects_again() {
         complaint.starts_with(&format!("kvs-client: cannot connect to {addr}: ")),
         "{complaint}"
     );
-    let server = Server::start_in(dir.path(), &["--addr", &addr]);
+    let server = Process::start_in(dir.path(), &["--addr", &addr]);
     ask("incr n");
     assert_eq!(said(), "(integer) 2");
     assert_eq!(complained(), format!("kvs-client: connected to {addr} again"));
@@ -622,7 +622,7 @@ fn client_connects_again() {
         said();
     }
     server.kill();
-    let _server = Server::start_in(dir.path(), &["--addr", &addr]);
+    let _server = Process::start_in(dir.path(), &["--addr", &addr]);
     for line in ["set b 2", "set c 3", "exec"] {
         ask(line);
         assert!(complained().starts_with("kvs-client: not sent: the transaction is gone"));
@@ -646,7 +646,7 @@ fn client_connects_again() {
 #[test]
 fn kvs_names_the_server_that_has_the_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start_in(dir.path(), &[]);
+    let mut server = Process::start_in(dir.path(), &[]);
     server.client().set("k", "v").unwrap();
     let kvs = Subject::kvs(dir.path());
     assert_fails(&kvs.run(&["get", "k"]), 1, "is in use by process ");
@@ -655,13 +655,14 @@ fn kvs_names_the_server_that_has_the_directory() {
         assert_fails(&outcome, 2, "is in use by process ");
         assert!(outcome.stderr.contains("stop it first"), "{outcome:?}");
     }
-    assert_eq!(server.terminate().code(), Some(0));
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
     assert_eq!(kvs.ok(&["get", "k"]), "v\n");
 }
 
 #[test]
 fn a_password_is_sent_first() {
-    let server = Server::start(&[]);
+    let server = Process::start(&[]);
     let client = Subject::client(&server);
     assert_eq!(client.ok(&["call", "config", "set", "requirepass", "secret"]), "OK\n");
     assert_fails(&client.run(&["get", "k"]), 1, "NOAUTH Authentication required.");

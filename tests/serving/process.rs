@@ -62,7 +62,10 @@ impl Process {
     }
 
     fn spawn(mut command: Command, dir: &Path, flags: &[&str]) -> Process {
-        command.args(["--addr", "127.0.0.1:0", "--dir"]).arg(dir).args(flags);
+        if !flags.contains(&"--addr") {
+            command.args(["--addr", "127.0.0.1:0"]);
+        }
+        command.arg("--dir").arg(dir).args(flags);
         let streams = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = streams.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
