@@ -18,25 +18,23 @@ pub fn is_empty((from, to): KeyRange<'_>) -> bool {
     }
 }
 
-/// The first key after all that begin with `prefix`; `None` if there is none.
-pub fn behind_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
-    let mut behind = prefix[..=last].to_vec();
-    behind[last] += 1;
-    Some(behind)
-}
-
 /// The keys that begin with some bytes.
 #[derive(Debug, Clone)]
 pub struct Prefix<'a> {
     start: &'a [u8],
+    /// The first key after all of them; `None` if there is none.
     end: Option<Vec<u8>>,
 }
 
 impl<'a> Prefix<'a> {
     /// Those that begin with `start`; all keys if it is empty.
     pub fn new(start: &'a [u8]) -> Prefix<'a> {
-        Prefix { start, end: behind_prefix(start) }
+        let end = start.iter().rposition(|&byte| byte != u8::MAX).map(|last| {
+            let mut end = start[..=last].to_vec();
+            end[last] += 1;
+            end
+        });
+        Prefix { start, end }
     }
 
     /// Their range.

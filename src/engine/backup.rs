@@ -31,8 +31,6 @@ use crate::error::{KvsError, Result};
 
 /// What the name of an unfinished backup ends in.
 const PARTIAL: &str = ".partial";
-/// So many backups may be named after the same second.
-const MOST_A_SECOND: usize = 1000;
 
 /// What became of the backups of a store since it was opened.
 #[derive(Debug, Clone, Copy)]
@@ -102,13 +100,7 @@ impl Backups {
                  digit, and does not end in .partial"
                     .into(),
             )),
-            None => {
-                let stamp = stamp::now();
-                let numbered = (2..).map(|n| self.root.join(format!("{stamp}-{n}")));
-                let mut paths = std::iter::once(self.root.join(&stamp)).chain(numbered);
-                let free = |path: &PathBuf| self.check_free(path).is_ok();
-                paths.by_ref().take(MOST_A_SECOND).find(free).ok_or(KvsError::BackupUnderWay)
-            }
+            None => stamp::free_path(&self.root, |path| self.check_free(path).is_ok()),
         }
     }
 

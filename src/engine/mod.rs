@@ -60,7 +60,6 @@ mod zeros;
 pub use crate::config::Fsync;
 use crate::error::Result;
 
-pub use crate::key_range::behind_prefix;
 pub use backup::{BackupStatus, Backups};
 pub use batch::Batch;
 pub use commit::WriteJob;

@@ -2,11 +2,22 @@
 //!
 //! Any thread.
 
-use crate::clock::since_epoch;
+use std::path::{Path, PathBuf};
 
-/// Now.
-pub(super) fn now() -> String {
-    name(since_epoch().as_secs())
+use crate::clock::since_epoch;
+use crate::error::{KvsError, Result};
+
+/// How many directories may be named after the same second.
+const MOST_A_SECOND: usize = 1000;
+
+/// A path in `dir` that is named after the present second, and that is free.
+pub(super) fn free_path(dir: &Path, is_free: impl Fn(&Path) -> bool) -> Result<PathBuf> {
+    let stamp = name(since_epoch().as_secs());
+    let numbered = (2..=MOST_A_SECOND).map(|n| dir.join(format!("{stamp}-{n}")));
+    let mut paths = std::iter::once(dir.join(&stamp)).chain(numbered);
+    paths.find(|path| is_free(path)).ok_or_else(|| {
+        KvsError::Invalid(format!("there is no name left for a directory in {}", dir.display()))
+    })
 }
 
 /// The name of a time in seconds since 1970.

@@ -1,9 +1,10 @@
 //! All keys and values of all databases, in and out of a store as JSON lines.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use kvs::engine::{DATABASES, Patience, ReadError, behind_prefix, record};
+use kvs::engine::{DATABASES, Patience, record};
+use kvs::key_range::Prefix;
 use kvs::protocol::{JsonEntry, write_json_entry};
 use kvs::{KvStore, KvsError};
 
@@ -46,10 +47,9 @@ struct Dump<'s> {
 
 impl Dump<'_> {
     fn database(&mut self, database: u8, prefix: &[u8]) -> Result<(), Stop> {
-        let end = behind_prefix(prefix);
-        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let prefix = Prefix::new(prefix);
         let mut outcome = Ok(());
-        self.store.reader().snapshot(database).keys((Bound::Included(prefix), end), |key| {
+        self.store.reader().snapshot(database).keys(prefix.range(), |key| {
             outcome = self.key(database, key);
             if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -68,9 +68,9 @@ impl Dump<'_> {
                 self.output.write(&self.line)
             }
             // It expired meanwhile.
-            Ok(None) | Err(ReadError::NotResident) => Ok(()),
-            Err(ReadError::Failed(error)) => {
-                eprintln!("kvs: {}: {error}", name(database, key));
+            Ok(None) => Ok(()),
+            Err(error) => {
+                eprintln!("kvs: {}: {}", name(database, key), KvsError::from(error));
                 self.damaged += 1;
                 Ok(())
             }

@@ -121,7 +121,8 @@ impl Work<'_> {
     /// Gives everything that goes aside a second name, durably.
     fn link_aside(&self) -> Result<PathBuf> {
         let all = self.dir.join(QUARANTINE);
-        let aside = self.unused_name(&all);
+        let is_free = |path: &Path| self.fs.list(path).map_or(true, |names| names.is_empty());
+        let aside = stamp::free_path(&all, is_free)?;
         let doing = || KvsError::io(format!("put files aside in {}", aside.display()));
         self.fs.create_dir(&aside).map_err(doing())?;
         for name in &self.plan.aside {
@@ -149,17 +150,6 @@ impl Work<'_> {
             self.fs.sync_dir(aside)
         };
         write().map_err(KvsError::io(format!("write {}", path.display())))
-    }
-
-    fn unused_name(&self, all: &Path) -> PathBuf {
-        let stamp = stamp::now();
-        let mut path = all.join(&stamp);
-        let mut n = 1;
-        while self.fs.list(&path).is_ok_and(|names| !names.is_empty()) {
-            n += 1;
-            path = all.join(format!("{stamp}-{n}"));
-        }
-        path
     }
 
     /// Writes what is taken over, durably.
