@@ -332,33 +332,13 @@ pub fn check_size(reply: &Reply<'_>) -> Outcome {
     }
 }
 
-/// Runs a reading command, so that what it reads is of one moment: a walk takes a snapshot, any other
-/// read is tried until no atomic batch has become visible meanwhile.
-pub fn run_read(
-    reads: &NativeReads<'_>,
-    command: &Command,
-    args: Args<'_>,
-    reply: &mut Reply<'_>,
-) -> Outcome {
-    let start = reply.mark();
-    match command.run {
-        Run::Scan(run) => run(reads, args, reply)?,
-        Run::Read(run) => reads.consistently(|| {
-            reply.rewind(start);
-            run(reads, args, reply)
-        })?,
-        _ => return Err("ERR internal error: not a reading command".into()),
-    }
-    check_size(reply)
-}
-
 impl ReadJob for Batch {
     fn run(mut self: Box<Self>, reader: &Reader) {
         let mut looked_up = (0, 0);
         self.run_all(|request, args, reply| {
             let view = reader.view();
             let reads = NativeReads::new(reader, &view, request.database, Patience::MayWait);
-            let outcome = run_read(&reads, request.command, args, reply);
+            let outcome = reads.run(request.command, args, reply);
             let (hits, misses) = reads.looked_up();
             looked_up = (looked_up.0 + hits, looked_up.1 + misses);
             outcome

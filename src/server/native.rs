@@ -6,9 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 
-use crate::command::{Abort, Entry, Reads, Way, Writes};
+use super::batch::check_size;
+use crate::command::{Abort, Command, Entry, Outcome, Reads, Run, Way, Writes};
 use crate::engine::{DATABASES, Patience, ReadError, Reader, Txn, Value, View, Walk};
 use crate::key_range::KeyRange;
+use crate::protocol::{Args, Reply};
 
 impl From<ReadError> for Abort {
     fn from(error: ReadError) -> Abort {
@@ -64,9 +66,24 @@ impl<'a> NativeReads<'a> {
         keys.map(|key| self.view.record_size(self.database, key)).sum()
     }
 
+    /// Runs a reading command, so that what it reads is of one moment: a walk takes a snapshot, any
+    /// other read is tried until no atomic batch has become visible meanwhile.
+    pub fn run(&self, command: &Command, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+        let start = reply.mark();
+        match command.run {
+            Run::Scan(run) => run(self, args, reply)?,
+            Run::Read(run) => self.consistently(|| {
+                reply.rewind(start);
+                run(self, args, reply)
+            })?,
+            _ => return Err("ERR internal error: not a reading command".into()),
+        }
+        check_size(reply)
+    }
+
     /// Runs `read`, which may be any but a walk, until what it read is of one moment: no atomic batch
     /// became visible in between. It starts anew each time, and takes back what it wrote before.
-    pub fn consistently(&self, mut read: impl FnMut() -> Result<(), Abort>) -> Result<(), Abort> {
+    fn consistently(&self, mut read: impl FnMut() -> Result<(), Abort>) -> Result<(), Abort> {
         const ATTEMPTS: usize = 4;
         // So many looks at a batch that is becoming visible are short.
         const LOOKS: usize = 64;

@@ -5,14 +5,13 @@
 
 use std::sync::Arc;
 
-use super::batch::{Origin, guarded, run_read, write_abort};
+use super::batch::{Origin, guarded, write_abort};
 use super::blocking::BlockingEngine;
 use super::native::NativeReads;
 use super::outbox::Outbox;
 use super::pipeline::{Form, Pipeline, Ticket};
 use super::session::{Served, State, Turn};
-use super::tally::Meter;
-use crate::command::{Command, keys_of, replies_with_value};
+use crate::command::{Abort, Command, keys_of, replies_with_value};
 use crate::protocol::{Args, Reply, Version};
 
 /// A read of more words than this is a walk: already to look for its keys among those of other
@@ -62,7 +61,7 @@ impl State {
         Served::Taken
     }
 
-    /// False if it would have to wait for the disk; then nothing is written.
+    /// Runs a read on the loop. False if it would have to wait for the disk; then nothing is written.
     fn read_here(
         &mut self,
         reads: &NativeReads<'_>,
@@ -71,33 +70,30 @@ impl State {
         (form, outbox): (&Form, &Outbox),
         out: &mut Vec<u8>,
     ) -> bool {
-        let version = self.form_version(form);
-        let (meter, most) = (&outbox.meter, outbox.most_reply);
-        if self.pipeline.is_empty() && matches!(form, Form::Resp) {
-            let start = out.len();
-            let done = read_into(reads, command, args, &mut Reply::with_most(out, version, most));
-            self.was_read(done, reads, meter, out.get(start..).unwrap_or_default());
-            return done;
+        // Straight into the output, unless it takes another form or waits for its turn.
+        let straight = self.pipeline.is_empty() && matches!(form, Form::Resp);
+        let mut aside = Vec::new();
+        let to = if straight { &mut *out } else { &mut aside };
+        let start = to.len();
+        let mut reply = Reply::with_most(to, self.form_version(form), outbox.most_reply);
+        if let Err(abort) = guarded(|| reads.run(command, args, &mut reply)) {
+            reply.rewind(start);
+            if matches!(abort, Abort::NotResident) {
+                return false;
+            }
+            write_abort(&mut reply, &abort);
         }
-        let mut bytes = Vec::new();
-        let done =
-            read_into(reads, command, args, &mut Reply::with_most(&mut bytes, version, most));
-        self.was_read(done, reads, meter, &bytes);
-        if done && self.pipeline.is_empty() {
-            form.write(&bytes, out);
-        } else if done {
-            self.pipeline.answer(form.clone(), |out| out.extend_from_slice(&bytes));
+        let (hits, misses) = reads.looked_up();
+        outbox.meter.looked_up(hits, misses);
+        outbox.meter.replied(self.metered.number, to.get(start..).unwrap_or_default());
+        match (straight, self.pipeline.is_empty()) {
+            (true, _) => {}
+            (false, true) => form.write(&aside, out),
+            (false, false) => {
+                self.pipeline.answer(form.clone(), |out| out.extend_from_slice(&aside));
+            }
         }
-        done
-    }
-
-    /// Counts a read by the loop, if it came to its end.
-    fn was_read(&self, done: bool, reads: &NativeReads<'_>, meter: &Meter, reply: &[u8]) {
-        if done {
-            let (hits, misses) = reads.looked_up();
-            meter.looked_up(hits, misses);
-            meter.replied(self.metered.number, reply);
-        }
+        true
     }
 
     pub(super) fn walk(
@@ -183,27 +179,5 @@ impl State {
     ) -> Origin {
         let ticket = begin(&mut self.pipeline);
         Origin { conn: self.id, ticket, version, database: self.database, metered: self.metered }
-    }
-}
-
-/// Runs a read on the loop; false if it would have to wait.
-fn read_into(
-    reads: &NativeReads<'_>,
-    command: &Command,
-    args: Args<'_>,
-    reply: &mut Reply<'_>,
-) -> bool {
-    let start = reply.mark();
-    match guarded(|| run_read(reads, command, args, reply)) {
-        Ok(()) => true,
-        Err(crate::command::Abort::NotResident) => {
-            reply.rewind(start);
-            false
-        }
-        Err(abort) => {
-            reply.rewind(start);
-            write_abort(reply, &abort);
-            true
-        }
     }
 }
