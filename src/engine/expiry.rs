@@ -40,7 +40,7 @@ const GATHER: Duration = Duration::from_millis(50);
 const AT_ONCE: usize = 512;
 /// And how many bytes of keys, about.
 const BYTES_AT_ONCE: usize = 1024 * 1024;
-/// So many new entries wake it even if none is due soon, to move them into the heap.
+/// How many new entries wake it even if none is due soon, to move them into the heap.
 const INBOX: usize = 4096;
 /// How long it sleeps at most while something is scheduled: the clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);

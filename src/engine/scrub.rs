@@ -24,7 +24,7 @@ use super::segment_reader::SegmentReader;
 
 /// A round begins so long after the one before, or later: small stores need no more.
 const ROUND: Duration = Duration::from_secs(3600);
-/// So many damaged keys of a range are logged.
+/// How many damaged keys of a range are logged.
 const NAMED: usize = 5;
 
 /// The thread was told to stop.

@@ -27,7 +27,7 @@ use crate::error::{KvsError, Result};
 /// The pause after accepting failed, before the next attempt.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// So many connections wait to be accepted, if the system allows it. Of more that come at once, each
+/// How many connections may wait to be accepted, if the system allows it. Of more that come at once, each
 /// has to try again after a second.
 const BACKLOG: i32 = 1024;
 

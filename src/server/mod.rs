@@ -62,7 +62,7 @@ use shared::{Backend, Shared};
 
 /// How long a graceful stop waits for clients to take their replies.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So many descriptors are not for clients: without one for its next segment, a store takes no writes
+/// How many descriptors are not for clients: without one for its next segment, a store takes no writes
 /// any more. Of few, a quarter.
 const KEPT_DESCRIPTORS: usize = 64;
 /// How often the main thread looks whether a loop has failed, and how fast the others are.

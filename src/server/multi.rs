@@ -17,9 +17,9 @@ use crate::command::{Abort, Command, Outcome, Run, replies_with_value};
 use crate::engine::{Txn, Watch};
 use crate::protocol::{Args, Reply, Span, Version};
 
-/// So many bytes are queued at most: as many as one request may have.
+/// The most bytes that are queued: as many as one request may have.
 const MOST_QUEUED: usize = 1024 * 1024 * 1024;
-/// So many bytes are written by a transaction at most: all of it is in memory before any is on the disk.
+/// The most bytes that a transaction writes: all of it is in memory before any is on the disk.
 const MOST_WRITTEN: usize = 1024 * 1024 * 1024;
 
 /// A transaction that is being queued.

@@ -85,7 +85,7 @@ impl<'a> NativeReads<'a> {
     /// became visible in between. It starts anew each time, and takes back what it wrote before.
     fn consistently(&self, mut read: impl FnMut() -> Result<(), Abort>) -> Result<(), Abort> {
         const ATTEMPTS: usize = 4;
-        // So many looks at a batch that is becoming visible are short.
+        // How often a loop looks at a batch that is becoming visible: that is short.
         const LOOKS: usize = 64;
         let (mut attempts, mut looks) = (0, 0);
         while attempts < ATTEMPTS {

@@ -25,10 +25,10 @@ const USUAL: usize = 16;
 /// How many requests of one connection may be under way.
 const MAX_IN_FLIGHT: usize = 8192;
 
-/// So many bytes of replies wait at most behind one that is out, before nothing more is begun.
+/// The most bytes of replies that wait behind one that is out, before nothing more is begun.
 const MAX_HELD: usize = 1024 * 1024;
 
-/// So many bytes of values may be in replies under way at most, unless it is in those of one request.
+/// The most bytes of values in replies under way, unless they are in the reply to one request.
 const MAX_VALUES: usize = 1024 * 1024;
 
 /// How many keys of unsettled writes are told apart; a read looks through all of them. Beyond, any

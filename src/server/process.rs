@@ -33,7 +33,7 @@ pub fn give_memory_back() {
     {
         /// A buffer of so many bytes is large. Below are the usual ones of connections and batches.
         const LARGE: i32 = 1 << 20;
-        /// So many free bytes at the end of the heap are kept.
+        /// How many free bytes at the end of the heap are kept.
         const KEPT: i32 = 8 << 20;
         // SAFETY: it takes two numbers, sets what the allocator goes by, and may be called at any time.
         let set = unsafe {

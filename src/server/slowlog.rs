@@ -9,9 +9,9 @@ use crate::command::{Command, Flags, SlowEntry, now_ms};
 use crate::config::Live;
 use crate::protocol::Args;
 
-/// So many words of a command are kept; the last one tells how many were left out.
+/// How many words of a command are kept; the last one tells how many were left out.
 const WORDS: usize = 32;
-/// So many bytes of a word are kept.
+/// How many bytes of a word are kept.
 const BYTES: usize = 128;
 
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::command::{Command, Flags, LatencyEvent, now_ms};
 use crate::config::Live;
 
-/// So many seconds with spikes are kept of an event: as many as Redis keeps.
+/// How many seconds with spikes are kept of an event: as many as Redis keeps.
 const KEPT: usize = 160;
 
 #[derive(Debug, Default)]

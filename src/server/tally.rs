@@ -20,7 +20,7 @@ use crate::protocol::Args;
 use crate::stats::add_alone as add;
 use crate::sync::lock;
 
-/// So many calls of a command are timed before only some are.
+/// How many calls of a command are timed before only some are.
 const EXACT: u64 = 1000;
 /// Then one in so many.
 const SAMPLE: u64 = 64;
@@ -172,7 +172,7 @@ impl Meter {
         *errors.entry(code).or_default() += 1;
     }
 
-    /// So many keys that were looked for were there, and were not.
+    /// Counts keys that were looked for: how many were there, and how many were not.
     #[inline]
     pub fn looked_up(&self, hits: u64, misses: u64) {
         add(&self.tally.hits, hits);

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::shared::{self, Done, Output, Stop, quoted};
 use super::watch::watch;
 
-/// So many keys of a finding are listed for people; JSON has them all.
+/// How many keys of a finding are listed for people; JSON has them all.
 const LISTED: usize = 10;
 
 /// Checks the store in `dir` and prints what was found.
