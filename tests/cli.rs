@@ -549,6 +549,7 @@ fn client_calls_any_command() {
     assert!(client.ok(&["call", "client", "list"]).starts_with("id="));
     assert!(client.ok(&["call", "help", "get"]).starts_with("GET key\n    "));
     assert_fails(&client.run(&["call", "nonsense"]), 1, "(error) ERR unknown command");
+    assert_fails(&client.run(&["call", "client", "reply", "off"]), 1, "not sent");
     assert_fails(&client.run(&["call"]), 2, "<WORD>");
 }
 
@@ -572,6 +573,7 @@ fn client_answers_line_by_line() {
     for (line, stdout, stderr) in [
         ("nonsense", "(error) ERR unknown command", ""),
         ("get 'k", "", "kvs-client: a quote is not closed"),
+        ("CLIENT REPLY SKIP", "", "kvs-client: not sent"),
     ] {
         let outcome = client.run_with(&["repl"], format!("{line}\nexit\n"));
         assert_eq!(outcome.code, Some(1), "{outcome:?}");

@@ -19,9 +19,11 @@ use kvs::{KvsError, Result as KvsResult};
 
 use shared::{Done, Output, Stop, Word};
 
-/// A server that takes longer to take a connection or to go on with a reply is given up.
-const TIMEOUTS: Timeouts =
-    Timeouts { connect: Some(Duration::from_secs(5)), io: Some(Duration::from_secs(60)) };
+/// A server that takes longer to take a connection is given up.
+const CONNECT: Option<Duration> = Some(Duration::from_secs(5));
+/// So is one that takes longer to go on with a reply. Of commands at large nobody knows how long they
+/// take, as SAVE and WAIT: for these there is Ctrl-C.
+const REPLY: Option<Duration> = Some(Duration::from_secs(60));
 
 /// Names the variable that holds the password, if the server asks for one.
 const PASSWORD: &str = "KVS_PASSWORD";
@@ -131,6 +133,7 @@ fn address(word: &str) -> Result<String, String> {
 struct Target {
     addr: String,
     password: Option<String>,
+    timeouts: Timeouts,
 }
 
 impl Target {
@@ -138,7 +141,7 @@ impl Target {
     fn connect(&self) -> KvsResult<Client> {
         let addr = &self.addr;
         let found = addr.to_socket_addrs().map_err(KvsError::io(format!("cannot find {addr}")))?;
-        let mut client = Client::connect_with(&found.collect::<Vec<_>>()[..], TIMEOUTS)?;
+        let mut client = Client::connect_with(&found.collect::<Vec<_>>()[..], self.timeouts)?;
         if let Some(password) = &self.password {
             client.command(&["AUTH", password])?;
         }
@@ -152,7 +155,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<Done, Stop> {
     let password = args.password.or_else(|| std::env::var(PASSWORD).ok());
-    let target = Target { addr: args.addr, password };
+    let is_any = matches!(args.command, Command::Call { .. } | Command::Repl);
+    let timeouts = Timeouts { connect: CONNECT, io: if is_any { None } else { REPLY } };
+    let target = Target { addr: args.addr, password, timeouts };
     if let Command::Repl = args.command {
         return repl::run(target);
     }
@@ -188,8 +193,20 @@ fn remove(client: &mut Client, key: &Word) -> Result<Done, Stop> {
     Ok(Done::InVain)
 }
 
+/// Refuses what is answered by nothing: the reply is waited for.
+fn refuse_silence(words: &[impl AsRef<[u8]>]) -> KvsResult<()> {
+    let is = |i: usize, name: &str| {
+        words.get(i).is_some_and(|word| word.as_ref().eq_ignore_ascii_case(name.as_bytes()))
+    };
+    if is(0, "client") && is(1, "reply") && (is(2, "off") || is(2, "skip")) {
+        return Err(shared::failure("not sent: CLIENT REPLY OFF and SKIP are of no use here"));
+    }
+    Ok(())
+}
+
 /// An error of the server is an error here, too: on stderr.
 fn call(client: &mut Client, words: &[Word]) -> Result<(), Stop> {
+    refuse_silence(words)?;
     match client.call(words)? {
         Value::Error(message) => Err(shared::failure(format!("(error) {message}")).into()),
         reply => Output::line(&show::answer(words, &reply)),

@@ -89,6 +89,7 @@ impl Repl {
     }
 
     fn ask(&mut self, name: &[u8], words: &[Vec<u8>]) -> Result<Value> {
+        super::refuse_silence(words)?;
         if self.client.as_ref().is_some_and(Client::is_closed) {
             self.disconnect();
         }
