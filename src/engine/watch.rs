@@ -65,8 +65,9 @@ pub(super) enum Touch {
 pub(super) struct Watches {
     watchers: ByHash<Vec<Watcher>>,
     len: usize,
-    /// Commits since the last look for watches that ended.
-    commits: usize,
+    /// What has happened since the last look for watches that ended: a commit counts once, a key that was
+    /// added twice.
+    since_look: usize,
     /// Watches that the open unit touches, each with the number of records before that.
     pending: Vec<(usize, Arc<Watch>)>,
 }
@@ -121,6 +122,7 @@ impl Watches {
         let watch = Arc::downgrade(watch);
         watchers.push(Watcher { database, key: key.into(), expired, watch });
         self.len += 1;
+        self.since_look += 2;
         Ok(())
     }
 
@@ -180,17 +182,47 @@ impl Watches {
         }
     }
 
-    /// Forgets what has ended, now and then: the more there is to look through, the more seldom.
+    /// Forgets what has ended, now and then: the more there is to look through, the more seldom. As keys
+    /// count twice, no more of them are added in between than there were after the last look.
     pub(super) fn age(&mut self) {
-        self.commits += 1;
-        if self.is_empty() || self.commits < self.len {
+        self.since_look += 1;
+        if self.is_empty() || self.since_look < self.len {
             return;
         }
-        self.commits = 0;
+        self.since_look = 0;
         self.watchers.retain(|_, watchers| {
             watchers.retain(|watcher| watcher.watch.strong_count() > 0);
             !watchers.is_empty()
         });
         self.len = self.watchers.values().map(Vec::len).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::keydir::KeyHasher;
+
+    /// Only an EXEC ends a watch on the writer: what UNWATCH, DISCARD and lost connections leave has to
+    /// go by itself, also where each of them had more keys than there are commits.
+    #[test]
+    fn what_has_ended_is_forgotten() {
+        const KEYS: u32 = 50;
+        let (mut watches, hasher) = (Watches::default(), KeyHasher::default());
+        let mut add = |watch: &Arc<Watch>, from: u32| {
+            for key in (from..from + KEYS).map(u32::to_le_bytes) {
+                watches.add(watch, (0, &key, hasher.hash(&key)), false).unwrap();
+            }
+            watches.age();
+            watches.len
+        };
+        let lives = Arc::new(Watch::default());
+        add(&lives, 0);
+        for round in 1..1000 {
+            let len = add(&Arc::new(Watch::default()), round * KEYS);
+            assert!(len <= 3 * KEYS as usize, "{len} keys in round {round}");
+        }
+        (0..KEYS * 3).for_each(|_| watches.age());
+        assert_eq!(watches.len, KEYS as usize);
     }
 }
