@@ -14,7 +14,7 @@ use engine_support::{Model, contents};
 use kvs::engine::manifest::Manifest;
 use kvs::engine::record::{self, Record};
 use kvs::engine::segment::{HEADER, Origin, decode_header, encode_header};
-use kvs::engine::{Batch, Fsync, Options};
+use kvs::engine::{Batch, Fsync, Options, Watch};
 use kvs::stats::EngineStats;
 use kvs::{KvStore, KvsError, Result};
 use simfs::{Fault, Kind, Loss, SimFs};
@@ -440,4 +440,26 @@ fn damaged_keys_can_be_removed_and_written() {
             0
         );
     }
+}
+
+/// FLUSHDB failed for everyone while somebody watched a key that was damaged.
+#[test]
+fn a_damaged_key_may_be_watched_and_goes_with_its_database() {
+    let disk = SimFs::new();
+    let store = options(&disk).open().unwrap();
+    store.put("key", "the value").unwrap();
+    store.put("other", "value").unwrap();
+    drop(store);
+    let path = files(&disk, "log").pop().unwrap();
+    let bytes = disk.content(&path).unwrap();
+    let at = bytes.windows(9).position(|window| window == b"the value").unwrap();
+    disk.flip(&path, at as u64, 4);
+    let store = options(&disk).open().unwrap();
+    assert!(is_damage(&store.read("key")));
+    let watch = Arc::new(Watch::default());
+    let (begun, asked) = (Arc::clone(&watch), Arc::clone(&watch));
+    store.update(move |txn| txn.watch(&begun, 0, b"key")).unwrap();
+    store.clear().unwrap();
+    assert!(store.update(move |txn| txn.unwatch(&asked)).unwrap());
+    assert!(store.is_empty());
 }

@@ -155,6 +155,15 @@ impl<'w> Txn<'w> {
         self.staged_bytes() >= MOST_STAGED
     }
 
+    /// The same for who need not read the key. One that cannot be read counts as there: as far as
+    /// anyone can tell, it was.
+    fn expiry_or_damage(&mut self, database: u8, key: &[u8]) -> Result<Option<Option<u64>>> {
+        match self.expiry(database, key) {
+            Err(KvsError::Damaged { .. } | KvsError::Io { .. }) => Ok(Some(None)),
+            found => found,
+        }
+    }
+
     /// The number of keys in a database, expired ones that are not removed yet included.
     pub fn len(&mut self, database: u8) -> Result<u64> {
         let core = Arc::clone(self.writer.core());
@@ -272,12 +281,7 @@ impl<'w> Txn<'w> {
 
     /// Removes a key; whether it was there. One that has expired was not, but gives its place back.
     pub fn delete(&mut self, database: u8, key: &[u8]) -> Result<bool> {
-        let found = match self.expiry(database, key) {
-            // A key that cannot be read can be removed. As far as anyone can tell, it was there.
-            Err(KvsError::Damaged { .. } | KvsError::Io { .. }) => Some(None),
-            found => found?,
-        };
-        let Some(expires_at) = found else { return Ok(false) };
+        let Some(expires_at) = self.expiry_or_damage(database, key)? else { return Ok(false) };
         let there = !expired(expires_at);
         let touch = if there { Touch::Change } else { Touch::Removal };
         self.push((database, Change::Delete, touch), key, b"", None)?;
@@ -306,7 +310,7 @@ impl<'w> Txn<'w> {
     pub fn clear(&mut self, database: u8) -> Result<()> {
         let records = self.writer.group().staged().len();
         for (key, hash) in self.writer.watches().of(database) {
-            if let Some(expires_at) = self.expiry(database, &key)? {
+            if let Some(expires_at) = self.expiry_or_damage(database, &key)? {
                 let touch = if expired(expires_at) { Touch::Removal } else { Touch::Change };
                 self.writer.watches().touch(records, (database, &key, hash), touch);
             }
@@ -329,7 +333,7 @@ impl<'w> Txn<'w> {
     /// Begins to watch a key, with those that `watch` has already.
     pub fn watch(&mut self, watch: &Arc<Watch>, database: u8, key: &[u8]) -> Result<()> {
         let hash = self.writer.core().hasher.hash(key);
-        let gone = self.expiry(database, key)?.is_some_and(expired);
+        let gone = self.expiry_or_damage(database, key)?.is_some_and(expired);
         self.writer.watches().add(watch, (database, key, hash), gone)
     }
 
@@ -337,7 +341,7 @@ impl<'w> Txn<'w> {
     pub fn unwatch(&mut self, watch: &Arc<Watch>) -> Result<bool> {
         let mut touched = watch.is_touched();
         for (database, key) in watch.living() {
-            touched |= self.expiry(database, &key)?.is_some_and(expired);
+            touched |= self.expiry_or_damage(database, &key)?.is_some_and(expired);
         }
         self.writer.watches().remove(watch);
         Ok(touched)
