@@ -383,6 +383,18 @@ fn a_server_on_a_full_disk_says_so_and_recovers() {
     // One that only makes a key shorter takes room, too; one that changes none does not.
     let line = error(ask(&mut client, &["SET", "key0", ""]));
     assert!(line.starts_with("ERR no space left on the disk"), "{line}");
+    // To remove the one and not to set the other would be half of it.
+    for words in [&["MULTI"][..], &["DEL", "key0"], &["SET", "instead", "v"], &["GET", "key0"]] {
+        assert!(matches!(ask(&mut client, words), Value::Simple(_)));
+    }
+    let line = error(ask(&mut client, &["EXEC"]));
+    assert!(line.starts_with("EXECABORT Transaction discarded because of: no space"), "{line}");
+    assert_eq!(ask(&mut client, &["GET", "key0"]), Value::Bulk(value.clone().into()));
+    for words in [&["MULTI"][..], &["DEL", "key2"], &["GET", "key0"]] {
+        assert!(matches!(ask(&mut client, words), Value::Simple(_)));
+    }
+    let done = Value::Array(vec![Value::Integer(1), Value::Bulk(value.clone().into())]);
+    assert_eq!(ask(&mut client, &["EXEC"]), done);
     assert_eq!(ask(&mut client, &["DEL", "key0", "key1"]), Value::Integer(2));
     disk.set_capacity(None);
     until("values are taken", || {

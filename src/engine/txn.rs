@@ -145,6 +145,15 @@ impl<'w> Txn<'w> {
         }
     }
 
+    /// The same for who need not read the key. One that cannot be read counts as there: as far as
+    /// anyone can tell, it was.
+    fn expiry_or_damage(&mut self, database: u8, key: &[u8]) -> Result<Option<Option<u64>>> {
+        match self.expiry(database, key) {
+            Err(KvsError::Damaged { .. } | KvsError::Io { .. }) => Ok(Some(None)),
+            found => found,
+        }
+    }
+
     /// The bytes that have been staged for the group so far.
     pub fn staged_bytes(&self) -> usize {
         self.writer.staged_bytes()
@@ -153,15 +162,6 @@ impl<'w> Txn<'w> {
     /// Whether the group is large enough to be committed before more is staged.
     pub fn is_full(&self) -> bool {
         self.staged_bytes() >= MOST_STAGED
-    }
-
-    /// The same for who need not read the key. One that cannot be read counts as there: as far as
-    /// anyone can tell, it was.
-    fn expiry_or_damage(&mut self, database: u8, key: &[u8]) -> Result<Option<Option<u64>>> {
-        match self.expiry(database, key) {
-            Err(KvsError::Damaged { .. } | KvsError::Io { .. }) => Ok(Some(None)),
-            found => found,
-        }
     }
 
     /// The number of keys in a database, expired ones that are not removed yet included.

@@ -15,6 +15,7 @@ use super::batch::write_abort;
 use super::native::NativeWrites;
 use crate::command::{Abort, Command, Outcome, Run, replies_with_value};
 use crate::engine::{Txn, Watch};
+use crate::error::KvsError;
 use crate::protocol::{Args, Reply, Span, Version};
 
 /// The most bytes that are queued: as many as one request may have.
@@ -242,6 +243,10 @@ impl Exec {
             if !request.is_local()
                 && let Err(abort) = run_one(txn, request, self.queue.args(request), &mut reply)
             {
+                // No fault of the request: the others might still do, but would be half of the whole.
+                if let Abort::Failed(error @ KvsError::NoSpace) = &abort {
+                    return Err(Abort::Refused(discarded_because_of(&error.to_string()).into()));
+                }
                 reply.rewind(mark);
                 write_abort(&mut reply, &abort);
             }
@@ -258,6 +263,11 @@ impl Exec {
         }
         Ok(())
     }
+}
+
+/// The error line of a transaction that is refused for something else than its requests.
+pub fn discarded_because_of(cause: &str) -> String {
+    format!("EXECABORT Transaction discarded because of: {cause}")
 }
 
 fn run_one(

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::multi::{Exec, Ran};
+use super::multi::{Exec, Ran, discarded_because_of};
 use super::pipeline::{Form, Ticket};
 use super::session::{Served, State, Turn};
 use super::shared::{Backend, Shared};
@@ -25,7 +25,7 @@ impl State {
         if lookup(name).is_some_and(is_exec) {
             (self.multi, self.watch) = (None, None);
             let cause = line.strip_prefix("ERR ").unwrap_or(line);
-            let line = format!("EXECABORT Transaction discarded because of: {cause}");
+            let line = discarded_because_of(cause);
             self.answer(form, out, |reply| reply.error(&line));
             return;
         }
