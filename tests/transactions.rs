@@ -250,6 +250,110 @@ fn a_crash_leaves_all_of_one_or_nothing() {
     }
 }
 
+/// Transactions by some connections, readers on all loops: what any reader has seen of one, no reader
+/// loses again, and nor does a kill.
+#[test]
+fn readers_on_all_loops_see_all_of_one_or_nothing_and_a_kill_takes_nothing_that_was_seen() {
+    const WRITERS: usize = 3;
+    let mut random = Random::seeded();
+    let dir = tempfile::tempdir().unwrap();
+    let seen: Vec<AtomicU64> = (0..WRITERS).map(|_| AtomicU64::new(0)).collect();
+    for round in 0..4 {
+        let loop_reads = ["yes", "no"][round % 2];
+        let server = Process::start_in(dir.path(), &["--loops", "4", "--loop-reads", loop_reads]);
+        let enough = seen[0].load(Ordering::Relaxed) + 30 + random.below(150) as u64;
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let (mut client, begin) = (server.client(), seen[writer].load(Ordering::Relaxed));
+                let told = AtomicU64::new(begin);
+                scope.spawn(move || count_up(&mut client, &format!("w{writer}"), &told));
+            }
+            for reader in 0..6 {
+                let (mut client, seen) = (server.client(), &seen[reader % WRITERS]);
+                let name = format!("w{}", reader % WRITERS);
+                scope.spawn(move || while let Some(()) = look(&mut client, &name, seen) {});
+            }
+            let counted = || seen.iter().all(|seen| seen.load(Ordering::Relaxed) >= enough);
+            wait_for("transactions", || counted().then_some(()));
+            server.kill();
+        });
+        let server = Process::start_in(dir.path(), &[]);
+        for (writer, seen) in seen.iter().enumerate() {
+            let before = seen.load(Ordering::Relaxed);
+            look(&mut server.client(), &format!("w{writer}"), seen).unwrap();
+            println!("w{writer}: {before} was seen, {} is there", seen.load(Ordering::Relaxed));
+        }
+        server.kill();
+    }
+}
+
+/// Reads all keys of `name` at once, in three ways. They are the same, and not older than what was
+/// `seen` by anyone before. `None` if the connection is gone.
+fn look(client: &mut Client, name: &str, seen: &AtomicU64) -> Option<()> {
+    let keys: Vec<String> = (0..KEYS).map(|key| format!("{name}:{key}")).collect();
+    let gets = keys.iter().map(|key| vec!["GET", key.as_str()]);
+    let mget = vec![[&["MGET"][..], &keys.iter().map(String::as_str).collect::<Vec<_>>()].concat()];
+    let exec = [vec![vec!["MULTI"]], gets.collect(), vec![vec!["EXEC"]]].concat();
+    let scan = vec![vec!["PREFIX", name]];
+    for (requests, each) in [(mget, 1), (exec, 1), (scan, 2)] {
+        let before = seen.load(Ordering::SeqCst);
+        requests.iter().for_each(|words| client.send(words));
+        client.flush().ok()?;
+        let mut last = Value::Null;
+        for _ in &requests {
+            last = client.receive().ok()?;
+        }
+        let values: Vec<Value> = array(last).into_iter().skip(each - 1).step_by(each).collect();
+        // Before the first transaction, there are no keys to be walked over.
+        if values.first().is_none_or(|first| *first == Value::Null) {
+            assert!(before == 0 && values.iter().all(|value| *value == Value::Null), "{values:?}");
+            continue;
+        }
+        assert!(values.len() == KEYS && values.iter().all(|one| *one == values[0]), "{values:?}");
+        let found = number(&values[0]);
+        assert!(found >= before, "{found}, and {before} was seen before");
+        seen.fetch_max(found, Ordering::SeqCst);
+    }
+    Some(())
+}
+
+/// One key is always set before the other, each by itself: so at no moment it is behind.
+#[test]
+fn a_read_of_several_keys_is_of_one_moment() {
+    const BETWEEN: usize = 100;
+    for loop_reads in [true, false] {
+        let server = Running::start(|config| (config.loops, config.loop_reads) = (2, loop_reads));
+        let stop = AtomicBool::new(false);
+        let between: Vec<String> = (0..BETWEEN).map(|i| format!("between:{i}")).collect();
+        let mut client = server.client();
+        exchange(&mut client, &[&["MSET", "first", "0", "second", "0"]]);
+        between.iter().for_each(|key| client.set(key.as_str(), "x").unwrap());
+        let mut words = vec!["MGET", "first"];
+        words.extend(between.iter().map(String::as_str));
+        words.push("second");
+        std::thread::scope(|scope| {
+            let (server, stop) = (&server, &stop);
+            scope.spawn(move || {
+                let mut client = server.client();
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    n += 1;
+                    let n = n.to_string();
+                    exchange(&mut client, &[&["SET", "first", &n], &["SET", "second", &n]]);
+                }
+            });
+            let mut worst = 0;
+            for _ in 0..3000 {
+                let values = array(client.call(&words).unwrap());
+                let (first, second) = (number(&values[0]), number(&values[BETWEEN + 1]));
+                worst = worst.max(second.saturating_sub(first));
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(worst, 0, "the second was ahead of the first");
+        });
+    }
+}
+
 #[test]
 fn what_an_engine_lacks_is_said_at_once() {
     let server = Running::start(|config| config.engine = kvs::config::EngineKind::Memory);

@@ -4,7 +4,7 @@
 //! across I/O but the manifest.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crossbeam_epoch::Guard;
@@ -14,6 +14,7 @@ use super::expiry::Expiry;
 use super::fs::Fs;
 use super::keydir::{KeyHasher, Keydir};
 use super::manifest::Manifest;
+use super::mark::Mark;
 use super::reserve::Reserve;
 use super::segment::Segment;
 use super::segments::Segments;
@@ -51,9 +52,10 @@ pub struct Core {
     /// Pages of segments are being evicted: what the bits say of them is too old to be trusted.
     pressed: AtomicBool,
     poison: OnceLock<String>,
-    /// Odd while an atomic batch becomes visible: who reads several keys looks at it before and
-    /// after, and reads again if it changed.
-    pub(super) batches: AtomicU64,
+    /// Units of several records, each as it becomes visible.
+    pub(super) batches: Mark,
+    /// Group commits, the same.
+    pub(super) groups: Mark,
     pub(super) stats: Arc<EngineStats>,
 }
 
@@ -78,7 +80,8 @@ impl Core {
             unsynced: OnceLock::new(),
             pressed: AtomicBool::new(false),
             poison: OnceLock::new(),
-            batches: AtomicU64::new(0),
+            batches: Mark::default(),
+            groups: Mark::default(),
             stats: Arc::clone(&options.stats),
         }
     }
@@ -194,20 +197,5 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// Begins to show an atomic batch, which is shown when the result is dropped. For the writer.
-    pub(super) fn show_batch(&self) -> Showing<'_> {
-        self.batches.fetch_add(1, Ordering::AcqRel);
-        Showing(self)
-    }
-}
-
-/// An atomic batch becomes visible: readers look again once this is dropped.
-pub(super) struct Showing<'a>(&'a Core);
-
-impl Drop for Showing<'_> {
-    fn drop(&mut self) {
-        self.0.batches.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -28,6 +28,7 @@ pub mod hint;
 mod hint_file;
 pub mod keydir;
 pub mod manifest;
+mod mark;
 mod memory;
 mod mend;
 mod merge;

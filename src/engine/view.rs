@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crossbeam_epoch::Guard;
 
@@ -246,10 +245,15 @@ impl<'a> View<'a> {
     }
 
     /// The number of the last atomic batch that became visible, `None` while one does. What was
-    /// read between two equal answers shows all of a batch or nothing of it.
+    /// read of a key between two equal answers shows all of a batch or nothing of it.
     pub fn batch_mark(&self) -> Option<u64> {
-        let mark = self.core.batches.load(Ordering::Acquire);
-        mark.is_multiple_of(2).then_some(mark)
+        self.core.batches.read()
+    }
+
+    /// The same for group commits: what was read of several keys between two equal answers is of one
+    /// moment. A group has many writes, and more of them come than batches.
+    pub fn group_mark(&self) -> Option<u64> {
+        self.core.groups.read()
     }
 }
 

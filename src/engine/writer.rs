@@ -355,6 +355,7 @@ impl Writer {
         }
         let core = Arc::clone(&self.core);
         let overlays = core.snapshots.overlays();
+        let all = core.groups.show();
         let guard = crossbeam_epoch::pin();
         let (new, ending) = (Vec::new(), Vec::new());
         let mut show = Show { core: &core, overlays: &overlays, guard: &guard, new, ending };
@@ -362,7 +363,7 @@ impl Writer {
         for unit in 0..self.group.units().len() {
             let (_, end) = self.group.units()[unit];
             let several = end - first > 1 || self.group.staged()[first].change == Change::Clear;
-            let showing = several.then(|| core.show_batch());
+            let showing = several.then(|| core.batches.show());
             for i in first..end {
                 if i % WARM == 0 {
                     let staged = self.group.staged();
@@ -377,6 +378,7 @@ impl Writer {
             first = end;
         }
         show.add_new_keys(&self.group);
+        drop(all);
         core.expiry.add(&mut show.ending);
         drop(guard);
         free_replaced(self.group.staged().len());

@@ -67,12 +67,12 @@ impl<'a> NativeReads<'a> {
     }
 
     /// Runs a reading command, so that what it reads is of one moment: a walk takes a snapshot, any
-    /// other read is tried until no atomic batch has become visible meanwhile.
+    /// other read is tried until nothing that it could see in part has become visible meanwhile.
     pub fn run(&self, command: &Command, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
         let start = reply.mark();
         match command.run {
             Run::Scan(run) => run(self, args, reply)?,
-            Run::Read(run) => self.consistently(|| {
+            Run::Read(run) => self.consistently(command.keys.first != command.keys.last, || {
                 reply.rewind(start);
                 run(self, args, reply)
             })?,
@@ -82,16 +82,22 @@ impl<'a> NativeReads<'a> {
     }
 
     /// Runs `read`, which may be any but a walk, until what it read is of one moment: no atomic batch
-    /// became visible in between. It starts anew each time, and takes back what it wrote before.
-    fn consistently(&self, mut read: impl FnMut() -> Result<(), Abort>) -> Result<(), Abort> {
+    /// became visible in between, and if it reads `several` keys, nothing else either. It starts anew
+    /// each time, and takes back what it wrote before.
+    fn consistently(
+        &self,
+        several: bool,
+        mut read: impl FnMut() -> Result<(), Abort>,
+    ) -> Result<(), Abort> {
         const ATTEMPTS: usize = 4;
-        // How often a loop looks at a batch that is becoming visible: that is short.
+        // How often a loop looks at what is becoming visible: that is short.
         const LOOKS: usize = 64;
+        let mark = || if several { self.view.group_mark() } else { self.view.batch_mark() };
         let (mut attempts, mut looks) = (0, 0);
         while attempts < ATTEMPTS {
-            if let Some(mark) = self.view.batch_mark() {
+            if let Some(before) = mark() {
                 let outcome = read();
-                if self.view.batch_mark() == Some(mark) {
+                if mark() == Some(before) {
                     return outcome;
                 }
                 attempts += 1;
