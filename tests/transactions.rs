@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kvs::client::Client;
 use kvs::protocol::Value;
 use serving::process::Process;
-use serving::{Random, Running, wait_for};
+use serving::{Raise, Random, Running, wait_for};
 
 /// Sends requests at once, and takes their replies.
 fn exchange(client: &mut Client, requests: &[&[&str]]) -> Vec<Value> {
@@ -63,9 +63,9 @@ fn while_transactions_run(loop_reads: bool, read: impl Fn(&mut Client)) {
     exchange(&mut server.client(), &[&["MSET", "x:a", "1", "x:b", "1"]]);
     std::thread::scope(|scope| {
         scope.spawn(|| write(&mut server.client(), &stop));
+        let _stop = Raise(&stop);
         let mut client = server.client();
         (0..1500).for_each(|_| read(&mut client));
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
@@ -263,9 +263,9 @@ fn readers_on_all_loops_see_all_of_one_or_nothing_and_a_kill_takes_nothing_that_
         let server = Process::start_in(dir.path(), &["--loops", "4", "--loop-reads", loop_reads]);
         let enough = seen[0].load(Ordering::Relaxed) + 30 + random.below(150) as u64;
         std::thread::scope(|scope| {
-            for writer in 0..WRITERS {
-                let (mut client, begin) = (server.client(), seen[writer].load(Ordering::Relaxed));
-                let told = AtomicU64::new(begin);
+            for (writer, seen) in seen.iter().enumerate() {
+                let mut client = server.client();
+                let told = AtomicU64::new(seen.load(Ordering::Relaxed));
                 scope.spawn(move || count_up(&mut client, &format!("w{writer}"), &told));
             }
             for reader in 0..6 {
@@ -342,13 +342,13 @@ fn a_read_of_several_keys_is_of_one_moment() {
                     exchange(&mut client, &[&["SET", "first", &n], &["SET", "second", &n]]);
                 }
             });
+            let _stop = Raise(stop);
             let mut worst = 0;
             for _ in 0..3000 {
                 let values = array(client.call(&words).unwrap());
                 let (first, second) = (number(&values[0]), number(&values[BETWEEN + 1]));
                 worst = worst.max(second.saturating_sub(first));
             }
-            stop.store(true, Ordering::Relaxed);
             assert_eq!(worst, 0, "the second was ahead of the first");
         });
     }

@@ -65,6 +65,25 @@ fn any_change_of_the_key_counts() {
         ("PING", "SET k v;DEL k"),
         ("PING", "MULTI;SET k v;DEL k;EXEC"),
         ("SET k v", "SELECT 1;FLUSHALL"),
+        ("SET k v", "MOVE k 1"),
+        ("SELECT 1;SET k v;SELECT 0", "SELECT 1;MOVE k 0"),
+        ("SELECT 1;SET k v;SELECT 0", "SELECT 1;COPY k k DB 0"),
+        ("SET k v", "SETRANGE k 2 x"),
+        ("SET k v", "APPEND k x"),
+        ("SET k v", "SETBIT k 0 1"),
+        ("SET k v", "BITOP NOT k k"),
+        ("SET k v", "DELRANGE a z"),
+        ("SET k v", "DELIFEQ k v"),
+        ("SET k v", "SET k w IFEQ v"),
+        ("SET k v", "GETEX k EX 100"),
+        ("SET k v", "EXPIRE k -1"),
+        ("SET k v", "SWAPDB 0 1"),
+        ("SET k v", "SWAPDB 1 0"),
+        ("SET k v", "SWAPDB 0 1;SWAPDB 0 1"),
+        ("SELECT 1;SET k v;SELECT 0", "SWAPDB 0 1"),
+        ("SELECT 1;SET k v;SELECT 0", "SELECT 7;SWAPDB 1 2;SWAPDB 2 0"),
+        ("PING", "SELECT 1;SWAPDB 0 1;SELECT 0;SET k v"),
+        ("PING", "MULTI;SELECT 1;SET k v;SWAPDB 0 1;EXEC"),
     ] {
         let by_another = survives(&server, before, |_, other| drop(run(other, change)));
         assert!(!by_another, "{before}; {change}");
@@ -89,6 +108,12 @@ fn what_changes_nothing_does_not_count() {
         ("PING", "EXPIRE k 100"),
         ("PING", "FLUSHALL"),
         ("SET l v", "FLUSHDB"),
+        ("SET k v", "SWAPDB 1 2"),
+        ("SET k v", "SWAPDB 0 0"),
+        ("SET k v", "SWAPDB 0 16"),
+        ("SET l v", "SWAPDB 0 1"),
+        ("PING", "SWAPDB 0 1;SELECT 1;SET k v"),
+        ("SET k v", "MULTI;SWAPDB 0 1;DISCARD"),
     ] {
         let ran = survives(&server, before, |_, other| drop(run(other, harmless)));
         assert!(ran, "{before}; {harmless}");

@@ -37,7 +37,9 @@ fn made<'a>(input: &mut Input<'a>, seq: u64) -> Record<'a> {
     let dead = flags & (record::TOMBSTONE | record::CLEAR) != 0;
     let value = if dead { &[] } else { input.bytes(200) };
     let expires = if expires_at.is_some() { record::EXPIRES } else { 0 };
-    Record { seq, flags: flags | group | expires, database: choice >> 6, expires_at, key, value }
+    let database = [0, 1, 2, record::STORE][usize::from(choice >> 6)];
+    let own = if database == record::STORE { record::OWN } else { 0 };
+    Record { seq, flags: flags | group | expires | own, database, expires_at, key, value }
 }
 
 /// One record: what parses is what was written, and no changed bit goes unnoticed.
@@ -177,7 +179,7 @@ pub fn hints(data: &[u8]) {
         assert!(hint.contains(*database, key));
     }
     assert!(entries.next().is_none());
-    let (database, key) = (input.byte() & 15, input.bytes(8));
+    let (database, key) = (input.byte() % (record::STORE + 1), input.bytes(8));
     assert_eq!(hint.contains(database, key), newest.contains_key(&(database, key)));
     let next = newest.range((database, key)..).next().map(|(name, _)| *name);
     let found =

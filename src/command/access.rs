@@ -177,6 +177,9 @@ pub trait Writes: Reads {
     /// Works on another database from now on, if there is such a one; whether there is.
     fn select(&mut self, database: usize) -> bool;
 
+    /// Exchanges what two databases hold. There must be such ones.
+    fn swap(&mut self, one: usize, other: usize) -> Result<(), Abort>;
+
     /// Gives `key` another expiry and keeps its value; nothing if the key is not there.
     fn set_expiry(&mut self, key: &[u8], expires_at: Option<u64>) -> Result<(), Abort> {
         let Some(entry) = self.get(key)? else { return Ok(()) };

@@ -126,7 +126,7 @@ fn renamenx(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
 const SAME: &str = "ERR source and destination objects are the same";
 
 /// The database that a word names, if there is such a one. Leaves `db` where it is.
-fn database(db: &mut dyn Writes, word: &[u8]) -> Result<usize, Abort> {
+pub(super) fn database(db: &mut dyn Writes, word: &[u8]) -> Result<usize, Abort> {
     let home = db.database();
     let named = usize::try_from(small_integer(word)?).map_err(|_| NO_SUCH_DATABASE)?;
     let known = db.select(named);

@@ -2,6 +2,8 @@
 
 use super::errors::{SYNTAX, refused};
 use super::introspection::container_help;
+use super::keys::database;
+use super::numbers::small_integer;
 use super::{Client, Command, Flags, Group, Outcome, Reads, Run, Writes, matches_nocase};
 use crate::clock::since_epoch;
 use crate::protocol::{Args, Reply};
@@ -26,6 +28,9 @@ pub(super) const COMMANDS: &[Command] = &[
         .help("FLUSHALL [ASYNC | SYNC]", "Removes every key of every database"),
     Command::new(Group::Server, "flushdb", -1, Run::Write(flushdb))
         .help("FLUSHDB [ASYNC | SYNC]", "Removes every key of the database"),
+    Command::new(Group::Server, "swapdb", 3, Run::Write(swapdb))
+        .flags(Flags::FAST)
+        .help("SWAPDB index1 index2", "Exchanges what two databases hold, at once"),
     Command::new(Group::Server, "shutdown", -1, Run::Local(shutdown))
         .flags(OPERATION.and(Flags::NO_MULTI).and(Flags::ALLOW_BUSY))
         .help(
@@ -129,6 +134,15 @@ fn flushdb(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcom
     Ok(())
 }
 
+fn swapdb(db: &mut dyn Writes, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    small_integer(&args[1]).map_err(|_| "ERR invalid first DB index")?;
+    small_integer(&args[2]).map_err(|_| "ERR invalid second DB index")?;
+    let (one, other) = (database(db, &args[1])?, database(db, &args[2])?);
+    db.swap(one, other)?;
+    reply.ok();
+    Ok(())
+}
+
 /// There is but one way to empty a database, whatever word asks for it.
 fn check_flush(args: Args<'_>) -> Outcome {
     let known =
@@ -206,6 +220,29 @@ mod tests {
             ("dbsize", ":0"),
             ("select 1", "+OK"),
             ("dbsize", ":0"),
+        ]);
+    }
+
+    #[test]
+    fn databases_change_places() {
+        transcript(&[
+            ("set a zero", "+OK"),
+            ("swapdb 0 1", "+OK"),
+            ("dbsize", ":0"),
+            ("select 1", "+OK"),
+            ("get a", "$4 zero"),
+            ("swapdb 1 1", "+OK"),
+            ("swapdb 15 1", "+OK"),
+            ("get a", "$-1"),
+            ("select 15", "+OK"),
+            ("get a", "$4 zero"),
+            ("swapdb x y", "-ERR invalid first DB index"),
+            ("swapdb 99999999999 0", "-ERR invalid first DB index"),
+            ("swapdb 0 y", "-ERR invalid second DB index"),
+            ("swapdb 16 y", "-ERR invalid second DB index"),
+            ("swapdb 16 0", "-ERR DB index is out of range"),
+            ("swapdb 0 -1", "-ERR DB index is out of range"),
+            ("swapdb 0", "-ERR wrong number of arguments for 'swapdb' command"),
         ]);
     }
 

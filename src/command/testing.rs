@@ -110,6 +110,11 @@ impl Writes for TestDb {
         self.database
     }
 
+    fn swap(&mut self, one: usize, other: usize) -> Result<(), Abort> {
+        self.maps.swap(one, other);
+        Ok(())
+    }
+
     fn select(&mut self, database: usize) -> bool {
         if database < DATABASES {
             self.database = database;

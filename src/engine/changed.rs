@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::core::DATABASES;
 use super::group::{Change, Staged};
+use super::numbering;
 use crate::error::Result;
 use crate::key_range::{KeyRange, is_empty};
 
@@ -34,7 +34,7 @@ pub struct Database {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Changed {
-    databases: [Database; DATABASES],
+    databases: [Database; numbering::ALL],
     upto: usize,
 }
 

@@ -4,7 +4,7 @@
 //! across I/O but the manifest.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crossbeam_epoch::Guard;
@@ -15,6 +15,7 @@ use super::fs::Fs;
 use super::keydir::{KeyHasher, Keydir};
 use super::manifest::Manifest;
 use super::mark::Mark;
+use super::numbering::{self, Numbering};
 use super::reserve::Reserve;
 use super::segment::Segment;
 use super::segments::Segments;
@@ -38,7 +39,9 @@ pub struct Core {
     pub(super) segment_bytes: u64,
     pub(super) ordered: bool,
     pub(super) hasher: KeyHasher,
+    /// With the one of the store's own keys.
     databases: Vec<EpochCell<Arc<Keydir>>>,
+    numbering: AtomicU64,
     pub(super) segments: Segments,
     pub(super) snapshots: Snapshots,
     pub(super) reserve: Reserve,
@@ -70,7 +73,8 @@ impl Core {
             segment_bytes: options.segment_bytes,
             ordered: options.ordered,
             hasher: KeyHasher::default(),
-            databases: (0..DATABASES).map(|_| keydir()).collect(),
+            databases: (0..numbering::ALL).map(|_| keydir()).collect(),
+            numbering: AtomicU64::new(Numbering::default().to_word()),
             segments: Segments::default(),
             snapshots: Snapshots::default(),
             reserve: Reserve::default(),
@@ -105,7 +109,17 @@ impl Core {
         !self.lazy.load(Ordering::Acquire)
     }
 
-    /// The index of a database; `database` must be below [`DATABASES`].
+    /// Which database each number means, as everyone is shown it.
+    pub(super) fn numbering(&self) -> Numbering {
+        Numbering::from_word(self.numbering.load(Ordering::Acquire))
+    }
+
+    /// For the writer, and for an open.
+    pub(super) fn set_numbering(&self, numbering: Numbering) {
+        self.numbering.store(numbering.to_word(), Ordering::Release);
+    }
+
+    /// The index of a database.
     pub(super) fn keydir<'g>(&self, database: u8, guard: &'g Guard) -> &'g Arc<Keydir> {
         self.databases[usize::from(database)].load(guard)
     }

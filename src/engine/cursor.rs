@@ -3,17 +3,17 @@
 //! Any thread. The cursor is a place in the order of hashes, so it means the same however the index
 //! changes in between: a key that is there throughout is visited. The keys of one step are those of one
 //! moment: a group commit is visible to it as a whole or not at all. Keys whose records are damaged are
-//! passed over.
+//! passed over. Behind a SWAPDB an iteration goes on in the database that has the number by then.
 
 use super::core::Core;
 use super::keydir::HashCursor;
 use crate::error::Result;
 
 /// Visits about `count` keys from `cursor` on (0 starts) and returns the next cursor (0: done). Reads
-/// each key from its record.
+/// each key from its record. Which database it is about is asked while no group becomes visible.
 pub(super) fn scan(
     core: &Core,
-    database: u8,
+    database: impl Fn() -> u8,
     cursor: u64,
     count: usize,
     visit: &mut dyn FnMut(&[u8]),
@@ -23,7 +23,7 @@ pub(super) fn scan(
         let mut positions = Vec::with_capacity(count.min(4096));
         // No group becomes visible meanwhile.
         let shown = core.snapshots.overlays();
-        let keydir = core.keydir(database, &guard);
+        let keydir = core.keydir(database(), &guard);
         let from = HashCursor::from_word(cursor);
         let next = keydir.piece(from, count, &guard, |position| positions.push(position));
         drop(shown);

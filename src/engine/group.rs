@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::changed::Changed;
-use super::core::DATABASES;
 use super::keydir::KeyHash;
+use super::numbering::{self, Numbering};
 use super::record::{self, Record};
 use crate::error::Result;
 
@@ -92,9 +92,11 @@ pub struct Group {
     /// someone asks, so plain SETs do not pay for it.
     latest: ByHash<u32>,
     looked_up: usize,
-    cleared: [Option<u32>; DATABASES],
+    cleared: [Option<u32>; numbering::ALL],
+    /// The newest record that changes the numbering.
+    renumbered: Option<u32>,
     /// A bit for each database that a record, perhaps an undone one, was about.
-    touched: u16,
+    touched: u32,
     /// What the first records did, for those who walk over keys.
     changed: Changed,
 }
@@ -113,7 +115,8 @@ impl Group {
         self.staged.clear();
         self.units.clear();
         self.forget_look_ups();
-        self.cleared = [None; DATABASES];
+        self.cleared = Default::default();
+        self.renumbered = None;
         self.touched = 0;
     }
 
@@ -190,6 +193,9 @@ impl Group {
         if change == Change::Clear {
             self.cleared[usize::from(database)] = Some(self.staged.len() as u32);
         }
+        if database == record::STORE {
+            self.renumbered = Some(self.staged.len() as u32);
+        }
         self.staged.push(Staged {
             start,
             size: self.bytes.len() - start,
@@ -226,16 +232,31 @@ impl Group {
         if self.looked_up > records || self.changed.upto() > records {
             self.forget_look_ups();
         }
-        let undone = |clear: &Option<u32>| clear.is_some_and(|clear| clear as usize >= records);
+        let undone = |record: &Option<u32>| record.is_some_and(|record| record as usize >= records);
+        if undone(&self.renumbered) {
+            let of_store = |staged: &Staged| staged.database == record::STORE;
+            self.renumbered = self.staged.iter().rposition(of_store).map(|i| i as u32);
+        }
         if self.cleared.iter().any(undone) {
             // Clears before the undone ones show again.
-            self.cleared = [None; DATABASES];
+            self.cleared = Default::default();
             for (i, staged) in self.staged.iter().enumerate() {
                 if staged.change == Change::Clear {
                     self.cleared[usize::from(staged.database)] = Some(i as u32);
                 }
             }
         }
+    }
+
+    /// The numbering of databases, if the group changed it.
+    pub fn numbering(&self) -> Option<Numbering> {
+        self.numbering_in(self.renumbered? as usize)
+    }
+
+    /// The numbering that record `i` begins, if it is about that.
+    pub fn numbering_in(&self, i: usize) -> Option<Numbering> {
+        let staged = self.staged.get(i).filter(|staged| staged.database == record::STORE)?;
+        Numbering::from_bytes(self.value(staged))
     }
 
     /// What the group changed so far, in order. `indexed` tells whether the index has a key.

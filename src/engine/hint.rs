@@ -17,11 +17,13 @@
 
 use std::cmp::Ordering;
 
-use super::record::{EXPIRES, Record, TOMBSTONE};
+use super::record::{self, EXPIRES, Record, TOMBSTONE};
 use super::scan::Scan;
 
 const MAGIC: [u8; 8] = *b"KVSHINT\n";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Since version 2: the flag of a key of the store's own.
+const OWN: u8 = 1 << 2;
 const RESTART: usize = 32;
 const PREAMBLE: usize = 16;
 const FIXED: usize = PREAMBLE + 5 * 8 + 2 * 4;
@@ -224,7 +226,10 @@ fn encode_entry(body: &mut Vec<u8>, entry: &Entry<'_>, before: &[u8], min_seq: u
     if entry.expires_at.is_some() {
         flags |= EXPIRES;
     }
-    body.push(entry.database << 4 | flags);
+    if entry.database == record::STORE {
+        flags |= OWN;
+    }
+    body.push((entry.database % record::STORE) << 4 | flags);
     put_varint(body, entry.offset);
     put_varint(body, u64::from(entry.size));
     put_varint(body, entry.seq - min_seq);
@@ -239,7 +244,7 @@ impl Hint {
         if bytes.len() < FIXED || bytes[..8] != MAGIC {
             return Err("it is no hint file");
         }
-        if bytes[8..10] != VERSION.to_le_bytes() {
+        if !(1..=VERSION).contains(&u16::from_le_bytes([bytes[8], bytes[9]])) {
             return Err("it has a format version that this kvs does not read");
         }
         if bytes[10..12] != [0, 0] {
@@ -399,7 +404,7 @@ impl Entries<'_> {
         let expires_at = if expires { Some(varint(body, &mut at)?) } else { None };
         self.at = at;
         Some(Entry {
-            database: flags >> 4,
+            database: if flags & OWN == 0 { flags >> 4 } else { record::STORE },
             key: &self.key,
             offset,
             size,
@@ -415,13 +420,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const DATABASES: [u8; 3] = [0, 1, record::STORE];
+
     fn hint_of(keys: &[Vec<u8>]) -> Hint {
         let mut builder = Builder::default();
         for (i, key) in keys.iter().enumerate() {
             let record = Record {
                 seq: 1000 + i as u64,
                 flags: if i % 5 == 0 { TOMBSTONE } else { 0 },
-                database: (i % 3) as u8,
+                database: DATABASES[i % 3],
                 expires_at: (i % 7 == 0).then_some(1_700_000_000_000),
                 key,
                 value: b"",
@@ -447,7 +454,7 @@ mod tests {
             let hint = hint_of(&keys);
             let mut model = std::collections::BTreeMap::new();
             for (i, key) in keys.iter().enumerate() {
-                model.insert(((i % 3) as u8, key.clone()), 1000 + i as u64);
+                model.insert((DATABASES[i % 3], key.clone()), 1000 + i as u64);
             }
             let decoded = Hint::decode(hint.as_bytes().to_vec()).unwrap();
             prop_assert_eq!((decoded.segment(), decoded.covered()), (9, 4096));

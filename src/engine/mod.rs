@@ -3,8 +3,8 @@
 //!
 //! From the bottom up: [`fs`] and `mmap` (the doors to the OS), [`record`], [`segment`], [`scan`],
 //! [`hint`] and [`manifest`] (what is on disk), [`keydir`] (what is in memory), `view` and
-//! `snapshot` (reading), `group`, `changed`, `watch`, `txn`, `writer` and `commit` (writing), `recovery`,
-//! `compactor`, `expiry`, and `store`, which starts the threads.
+//! `snapshot` (reading), `group`, `changed`, `watch`, `numbering`, `txn`, `writer` and `commit` (writing),
+//! `recovery`, `compactor`, `expiry`, and `store`, which starts the threads.
 
 mod backup;
 mod batch;
@@ -33,6 +33,7 @@ mod memory;
 mod mend;
 mod merge;
 mod mmap;
+mod numbering;
 mod options;
 mod parallel;
 pub mod position;
@@ -67,6 +68,7 @@ pub use commit::WriteJob;
 pub use core::DATABASES;
 pub use directory::{has_store, name_engine};
 pub use memory::MemoryEngine;
+pub use numbering::Numbering;
 pub use options::Options;
 pub use range::Range;
 pub use snapshot::{Snapshot, Walk};

@@ -12,7 +12,7 @@
 //! zero and never given twice; of two records of a key the one with the larger `seq` holds. A header
 //! of zeros is no record: it is where a zero-filled segment has not been written yet.
 //!
-//! The layout is on disk and never changes within format version 1 (tests/golden).
+//! The layout is on disk and never changes within a format version (tests/golden).
 
 use crate::error::{KvsError, Result};
 
@@ -39,7 +39,13 @@ pub const BATCH_GOES_ON: u8 = 1 << 2;
 pub const GROUP_START: u8 = 1 << 3;
 /// All keys of the database are gone, those with a smaller `seq`; the record has no key, no value.
 pub const CLEAR: u8 = 1 << 4;
-const KNOWN_FLAGS: u8 = TOMBSTONE | EXPIRES | BATCH_GOES_ON | GROUP_START | CLEAR;
+/// The key is one of the store's own, in no database. Since version 2.
+pub const OWN: u8 = 1 << 5;
+const KNOWN_FLAGS: u8 = TOMBSTONE | EXPIRES | BATCH_GOES_ON | GROUP_START | CLEAR | OWN;
+
+/// What stands for the database of the store's own keys: the first number that the header has no room
+/// for.
+pub const STORE: u8 = 1 << DATABASE_BITS;
 
 /// A record that passed its checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +54,7 @@ pub struct Record<'a> {
     pub seq: u64,
     /// [`TOMBSTONE`] and the others.
     pub flags: u8,
-    /// The database, 0 to 15.
+    /// The database, 0 to 15, or [`STORE`].
     pub database: u8,
     /// When it ends, in milliseconds since 1970.
     pub expires_at: Option<u64>,
@@ -118,16 +124,20 @@ pub fn check_lengths(key: usize, value: usize) -> Result<()> {
 }
 
 /// Appends a record to `out`. The checksum is still missing: [`seal`] puts it in once the flags are
-/// final. [`EXPIRES`] is set from `expires_at`. Lengths must have passed [`check_lengths`].
+/// final. [`EXPIRES`] and [`OWN`] are set from the record's fields. Lengths must have passed
+/// [`check_lengths`].
 pub fn append(out: &mut Vec<u8>, record: &Record<'_>) {
     debug_assert!(record.key.len() <= MAX_KEY && record.value.len() <= MAX_VALUE);
-    debug_assert!(record.database < 1 << DATABASE_BITS && record.seq != 0);
-    let mut flags = record.flags & !EXPIRES;
+    debug_assert!(record.database <= STORE && record.seq != 0);
+    let mut flags = record.flags & !(EXPIRES | OWN);
     if record.expires_at.is_some() {
         flags |= EXPIRES;
     }
+    if record.database == STORE {
+        flags |= OWN;
+    }
     let meta = record.key.len() as u32
-        | u32::from(record.database) << KEY_BITS
+        | u32::from(record.database % STORE) << KEY_BITS
         | u32::from(flags) << (KEY_BITS + DATABASE_BITS);
     let mut header = [0u8; HEADER];
     header[4..8].copy_from_slice(&meta.to_le_bytes());
@@ -185,9 +195,11 @@ fn header(bytes: &[u8]) -> Result<Header, Fault> {
     else {
         return Err(if bytes.iter().all(|b| *b == 0) { Fault::Unwritten } else { Fault::Short });
     };
+    let flags = (meta >> (KEY_BITS + DATABASE_BITS)) as u8;
+    let numbered = (meta >> KEY_BITS) as u8 % STORE;
     let header = Header {
-        flags: (meta >> (KEY_BITS + DATABASE_BITS)) as u8,
-        database: (meta >> KEY_BITS) as u8 & ((1 << DATABASE_BITS) - 1),
+        flags,
+        database: if flags & OWN == 0 { numbered } else { STORE },
         key: (meta & KEY_MASK) as usize,
         value: value as usize,
         seq,
@@ -199,6 +211,7 @@ fn header(bytes: &[u8]) -> Result<Header, Fault> {
     let sound = header.key <= MAX_KEY
         && header.value <= MAX_VALUE
         && header.flags & !KNOWN_FLAGS == 0
+        && (header.database < STORE || numbered == 0)
         && (header.flags & (TOMBSTONE | CLEAR) == 0 || header.value == 0);
     if sound { Ok(header) } else { Err(Fault::Header) }
 }
@@ -284,13 +297,16 @@ mod tests {
     proptest! {
         #[test]
         fn comes_back(
-            seq in 1u64.., database in 0u8..16, expires_at: Option<u64>,
+            seq in 1u64.., database in 0..=STORE, expires_at: Option<u64>,
             key: Vec<u8>, value: Vec<u8>, tombstone: bool, rest: Vec<u8>,
         ) {
             let value = if tombstone { &[][..] } else { &value[..] };
             let mut flags = if tombstone { TOMBSTONE } else { 0 };
             if expires_at.is_some() {
                 flags |= EXPIRES;
+            }
+            if database == STORE {
+                flags |= OWN;
             }
             let record = Record { seq, flags, database, expires_at, key: &key, value };
             let mut bytes = encoded(&record);

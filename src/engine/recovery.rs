@@ -13,16 +13,19 @@ use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use super::core::{Core, DATABASES, lock};
+use super::core::{Core, lock};
 use super::expiry::Due;
 use super::extent::Extent;
 use super::filename::{self, Kind};
 use super::hint::{self, Entries, Entry, Hint};
 use super::hint_file;
 use super::keydir::Keydir;
+use super::numbering::{self, Numbering};
 use super::position::{self, Position};
+use super::record;
 use super::scan::{self, Tail};
 use super::segment::{HEADER, Origin, Segment};
+use super::view::{Patience, ReadError, View};
 use crate::error::{KvsError, Result};
 
 /// What the writer goes on with.
@@ -60,6 +63,7 @@ pub(super) fn recover(core: &Core, same_boot: bool) -> Result<Recovered> {
         next_seq += BEYOND_LOST;
     }
     merge(core, &loaded);
+    recall_numbering(core)?;
     core.stats.load_done.set(total);
     let active = match newest.filter(|newest| can_grow(newest, &loaded)) {
         Some(segment) => segment,
@@ -111,10 +115,10 @@ fn is_last(newest: &Segment, segments: &[Arc<Segment>]) -> bool {
 }
 
 /// Whether records may be written behind those of the newest segment: not where others were that are
-/// missing now.
+/// missing now, and not if it is of an older format.
 fn can_grow(newest: &Arc<Segment>, loaded: &[Loaded]) -> bool {
     let it = loaded.iter().find(|loaded| Arc::ptr_eq(&loaded.segment, newest));
-    it.is_some_and(|it| it.hint.covered() <= newest.len() && !it.has_holes)
+    it.is_some_and(|it| it.hint.covered() <= newest.len() && !it.has_holes && !newest.is_older())
 }
 
 fn new_segment(core: &Core) -> Result<Arc<Segment>> {
@@ -259,9 +263,31 @@ fn cut_off(segment: &Segment, from: u64, to: u64) -> Result<()> {
     segment.file().set_len(from).map_err(doing)
 }
 
+/// Takes over which number each database has. Nothing else is shown where that cannot be told: it would
+/// be other keys than those that were asked for.
+fn recall_numbering(core: &Core) -> Result<()> {
+    let view = View::new(core);
+    let found = view.get_even_expired(record::STORE, numbering::KEY, Patience::MayWait);
+    let why = match found {
+        Ok(None) | Err(ReadError::NotResident) => return Ok(()),
+        Ok(Some(value)) => match Numbering::from_bytes(&value.bytes) {
+            Some(numbering) => {
+                core.set_numbering(numbering);
+                return Ok(());
+            }
+            None => "it is none".to_owned(),
+        },
+        Err(ReadError::Failed(error)) => error.to_string(),
+    };
+    Err(KvsError::Invalid(format!(
+        "which numbers SWAPDB gave to databases cannot be read ({why}): after `kvs repair`, each has the \
+         number that it had at first"
+    )))
+}
+
 /// Merges all hints into the index.
 fn merge(core: &Core, loaded: &[Loaded]) {
-    let mut clears = [0u64; DATABASES];
+    let mut clears = [0u64; numbering::ALL];
     for (database, seq) in loaded.iter().flat_map(|loaded| loaded.hint.clears()) {
         if let Some(newest) = clears.get_mut(usize::from(database)) {
             *newest = seq.max(*newest);
@@ -293,7 +319,7 @@ type Name = (u8, Vec<u8>);
 struct Part<'a> {
     core: &'a Core,
     loaded: &'a [Loaded],
-    clears: &'a [u64; DATABASES],
+    clears: &'a [u64; numbering::ALL],
     ordering: &'a Mutex<()>,
 }
 

@@ -18,8 +18,8 @@ use crate::error::{KvsError, Result};
 
 /// What every segment starts with. On disk: never changes.
 pub const MAGIC: [u8; 8] = *b"KVSLOG\r\n";
-/// The format version this code writes and reads.
-pub const VERSION: u16 = 1;
+/// The format version that this code writes. It reads the ones before, too.
+pub const VERSION: u16 = 2;
 /// Length of the header; records follow it.
 pub const HEADER: usize = 40;
 
@@ -44,23 +44,26 @@ pub fn encode_header(number: u64, origin: Origin) -> [u8; HEADER] {
     header
 }
 
+fn field(header: &[u8; HEADER], at: usize) -> u16 {
+    u16::from_le_bytes([header[at], header[at + 1]])
+}
+
 /// The number and origin in a header; otherwise what is wrong with it.
 pub fn decode_header(header: &[u8; HEADER]) -> Result<(u64, Origin), String> {
-    let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     if header[..8] != MAGIC {
         return Err("it does not start with the magic number of a segment".into());
     }
-    if field(8) != VERSION {
+    let version = field(header, 8);
+    if !(1..=VERSION).contains(&version) {
         return Err(format!(
-            "its format version is {}; this kvs reads version {VERSION}",
-            field(8)
+            "its format version is {version}; this kvs reads versions up to {VERSION}"
         ));
     }
     let crc = crc32fast::hash(&header[..HEADER - 4]).to_le_bytes();
     if header[HEADER - 4..] != crc {
         return Err("its header's checksum does not match".into());
     }
-    let origin = match field(10) {
+    let origin = match field(header, 10) {
         0 => Origin::Log,
         1 => Origin::Merged,
         other => return Err(format!("it has the unknown origin {other}")),
@@ -73,7 +76,8 @@ pub fn decode_header(header: &[u8; HEADER]) -> Result<(u64, Origin), String> {
 /// Whether a header is sound and of a version that this code does not know.
 pub fn is_of_newer_version(header: &[u8; HEADER]) -> bool {
     let crc = crc32fast::hash(&header[..HEADER - 4]).to_le_bytes();
-    header[..8] == MAGIC && header[8..10] != VERSION.to_le_bytes() && header[HEADER - 4..] == crc
+    let known = (1..=VERSION).contains(&field(header, 8));
+    header[..8] == MAGIC && !known && header[HEADER - 4..] == crc
 }
 
 /// See the module.
@@ -96,6 +100,8 @@ pub struct Segment {
     resident: Box<[AtomicU64]>,
     /// What was wrong with it when it was opened.
     problem: Option<String>,
+    /// It is of a format version before the one that is written now.
+    is_older: bool,
 }
 
 /// The file of a segment that is not there.
@@ -180,6 +186,7 @@ impl Segment {
         let origin = told.as_ref().map_or(Origin::Merged, |(_, origin)| *origin);
         let mut segment = Segment::new(path, file, number, origin, len, capacity.max(len))?;
         segment.problem = told.err();
+        segment.is_older = field(&header, 8) < VERSION;
         Ok(segment)
     }
 
@@ -226,7 +233,13 @@ impl Segment {
             sealed: AtomicBool::new(false),
             resident: (0..words).map(|_| AtomicU64::new(0)).collect(),
             problem: None,
+            is_older: false,
         })
+    }
+
+    /// Whether it is of an older format version: then it is read, and never written to.
+    pub fn is_older(&self) -> bool {
+        self.is_older
     }
 
     /// The file's number.

@@ -109,9 +109,10 @@ pub struct Walk {
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 impl Snapshot {
-    /// Waits while a group commit becomes visible.
-    pub(super) fn take(core: &Arc<Core>, database: u8) -> Snapshot {
+    /// Waits while a group commit becomes visible. Only then it is asked which database it is to be.
+    pub(super) fn take(core: &Arc<Core>, database: impl FnOnce() -> u8) -> Snapshot {
         let mut overlays = core.snapshots.overlays();
+        let database = database();
         let overlay =
             Arc::new(Overlay { database, before: SkipMap::new(), frozen: OnceLock::new() });
         overlays.push(Arc::clone(&overlay));

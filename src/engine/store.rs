@@ -83,9 +83,10 @@ impl Reader {
         View::new(&self.core)
     }
 
-    /// A database as of now; see [`Snapshot`]. Waits while a group commit becomes visible.
-    pub fn snapshot(&self, database: u8) -> Snapshot {
-        Snapshot::take(&self.core, database)
+    /// The database with this number as of now; see [`Snapshot`]. Waits while a group commit becomes
+    /// visible.
+    pub fn snapshot(&self, number: u8) -> Snapshot {
+        Snapshot::take(&self.core, || self.core.numbering().database(number))
     }
 
     /// Runs `read` while no group commit becomes visible: the writer waits for it. It must not take a
@@ -99,11 +100,12 @@ impl Reader {
     /// the next cursor (0: done). Waits while a group commit becomes visible.
     pub fn scan(
         &self,
-        database: u8,
+        number: u8,
         cursor: u64,
         count: usize,
         mut visit: impl FnMut(&[u8]),
     ) -> Result<u64> {
+        let database = || self.core.numbering().database(number);
         cursor::scan(&self.core, database, cursor, count, &mut visit)
     }
 
@@ -147,12 +149,13 @@ impl Reader {
     pub fn all_index_memory(&self) -> (usize, usize) {
         let guard = crossbeam_epoch::pin();
         let each = (0..super::core::DATABASES as u8)
-            .map(|number| self.core.keydir(number, &guard).memory());
+            .map(|database| self.core.keydir(database, &guard).memory());
         each.fold((0, 0), |(points, order), more| (points + more.0, order + more.1))
     }
 
     /// The bytes of memory that the point index and the ordered index of a database take.
-    pub fn index_memory(&self, database: u8) -> (usize, usize) {
+    pub fn index_memory(&self, number: u8) -> (usize, usize) {
+        let database = self.core.numbering().database(number);
         self.core.keydir(database, &crossbeam_epoch::pin()).memory()
     }
 }

@@ -1,5 +1,6 @@
 //! The writer's side of a command: reading what holds at its place in the order of writes, and
-//! staging what it changes.
+//! staging what it changes. Databases are named by their numbers, as clients do, in all that others
+//! call.
 //!
 //! Owner: whoever runs a job on the writer ([`commit`](super::commit)). What is staged becomes
 //! durable and visible with its group, after the job has returned.
@@ -13,6 +14,7 @@ use super::core::DATABASES;
 use super::cursor;
 use super::group::{Change, Pending};
 use super::keydir::KeyHash;
+use super::numbering::{self, Numbering};
 use super::position::Position;
 use super::record;
 use super::segment::Segment;
@@ -102,8 +104,22 @@ impl<'w> Txn<'w> {
         Ok(done)
     }
 
+    /// The database that has this number, earlier commands of the group included.
+    fn database(&mut self, number: u8) -> Result<u8> {
+        if usize::from(number) >= DATABASES {
+            return Err(KvsError::Invalid(format!("there is no database {number}")));
+        }
+        Ok(self.numbering().database(number))
+    }
+
+    fn numbering(&mut self) -> Numbering {
+        let changed = self.writer.group().numbering();
+        changed.unwrap_or_else(|| self.writer.core().numbering())
+    }
+
     /// The value of a key, earlier commands of the group included. May read from the disk.
-    pub fn get(&mut self, database: u8, key: &[u8]) -> Result<Option<Value<'static>>> {
+    pub fn get(&mut self, number: u8, key: &[u8]) -> Result<Option<Value<'static>>> {
+        let database = self.database(number)?;
         let hash = self.writer.core().hasher.hash(key);
         match self.writer.group().find(database, key, hash) {
             Pending::Gone => return Ok(None),
@@ -114,8 +130,8 @@ impl<'w> Txn<'w> {
             Pending::Untouched => {}
         }
         let view = View::new(self.writer.core());
-        match view.get(database, key, Patience::MayWait) {
-            Ok(value) => Ok(value.map(|value| Value {
+        match view.get_even_expired(database, key, Patience::MayWait) {
+            Ok(value) => Ok(value.filter(|value| !expired(value.expires_at)).map(|value| Value {
                 bytes: Cow::Owned(value.bytes.into_owned()),
                 expires_at: value.expires_at,
             })),
@@ -125,7 +141,8 @@ impl<'w> Txn<'w> {
     }
 
     /// Whether a key is there, without its value being copied.
-    pub fn contains(&mut self, database: u8, key: &[u8]) -> Result<bool> {
+    pub fn contains(&mut self, number: u8, key: &[u8]) -> Result<bool> {
+        let database = self.database(number)?;
         Ok(self.expiry(database, key)?.is_some_and(|expires_at| !expired(expires_at)))
     }
 
@@ -165,15 +182,20 @@ impl<'w> Txn<'w> {
     }
 
     /// The number of keys in a database, expired ones that are not removed yet included.
-    pub fn len(&mut self, database: u8) -> Result<u64> {
-        let core = Arc::clone(self.writer.core());
-        let indexed = View::new(&core).len(database);
+    pub fn len(&mut self, number: u8) -> Result<u64> {
+        let database = self.database(number)?;
+        let indexed = self.indexed(database);
         Ok(self.changed()?.of(database).len(indexed))
     }
 
+    /// The number of keys that the index has of a database.
+    fn indexed(&self, database: u8) -> u64 {
+        self.writer.core().keydir(database, &crossbeam_epoch::pin()).len()
+    }
+
     /// Whether a database has no keys.
-    pub fn is_empty(&mut self, database: u8) -> Result<bool> {
-        Ok(self.len(database)? == 0)
+    pub fn is_empty(&mut self, number: u8) -> Result<bool> {
+        Ok(self.len(number)? == 0)
     }
 
     /// What the group changed so far.
@@ -187,11 +209,12 @@ impl<'w> Txn<'w> {
     /// and what the group made of them.
     pub fn walk(
         &mut self,
-        database: u8,
+        number: u8,
         range: (Bound<&[u8]>, Bound<&[u8]>),
         walk: Walk,
         visit: Visit<'_>,
     ) -> Result<()> {
+        let database = self.database(number)?;
         self.changed()?;
         let core = Arc::clone(self.writer.core());
         let group = self.writer.group();
@@ -216,7 +239,7 @@ impl<'w> Txn<'w> {
             }
             if replaced { ControlFlow::Continue(()) } else { visit(key, value) }
         };
-        let snapshot = Snapshot::take(&core, database);
+        let snapshot = Snapshot::take(&core, || database);
         if changed.is_cleared() {
             snapshot.check_ordered()?;
         } else {
@@ -237,11 +260,12 @@ impl<'w> Txn<'w> {
     /// cursor (0: done). Keys that only the group has come last.
     pub fn scan(
         &mut self,
-        database: u8,
+        number: u8,
         cursor: u64,
         count: usize,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Result<u64> {
+        let database = self.database(number)?;
         self.changed()?;
         let core = Arc::clone(self.writer.core());
         let group = self.writer.group();
@@ -252,7 +276,7 @@ impl<'w> Txn<'w> {
         };
         let mut next = 0;
         if !changed.is_cleared() {
-            next = cursor::scan(&core, database, cursor, count, &mut |key| {
+            next = cursor::scan(&core, || database, cursor, count, &mut |key| {
                 if changed.get(key).is_none_or(is_set) {
                     visit(key);
                 }
@@ -269,22 +293,25 @@ impl<'w> Txn<'w> {
     /// Sets a key's value and expiry (milliseconds since 1970).
     pub fn put(
         &mut self,
-        database: u8,
+        number: u8,
         key: &[u8],
         value: &[u8],
         expires_at: Option<u64>,
     ) -> Result<()> {
         record::check_lengths(key.len(), value.len())?;
         self.writer.core().reserve.check()?;
-        self.push((database, Change::Put, Touch::Change), key, value, expires_at)
+        let database = self.database(number)?;
+        self.push((database, Change::Put, Touch::Change), key, value, expires_at);
+        Ok(())
     }
 
     /// Removes a key; whether it was there. One that has expired was not, but gives its place back.
-    pub fn delete(&mut self, database: u8, key: &[u8]) -> Result<bool> {
+    pub fn delete(&mut self, number: u8, key: &[u8]) -> Result<bool> {
+        let database = self.database(number)?;
         let Some(expires_at) = self.expiry_or_damage(database, key)? else { return Ok(false) };
         let there = !expired(expires_at);
         let touch = if there { Touch::Change } else { Touch::Removal };
-        self.push((database, Change::Delete, touch), key, b"", None)?;
+        self.push((database, Change::Delete, touch), key, b"", None);
         Ok(there)
     }
 
@@ -301,46 +328,88 @@ impl<'w> Txn<'w> {
             && core.segments.get(position.slot(), &guard).is_some_and(|s| Arc::ptr_eq(s, segment));
         let expired = is_there || self.expiry(*database, key)?.is_some_and(expired);
         if expired {
-            self.push((*database, Change::Delete, Touch::Removal), key, b"", None)?;
+            self.push((*database, Change::Delete, Touch::Removal), key, b"", None);
         }
         Ok(expired)
     }
 
     /// Removes all keys of a database.
-    pub fn clear(&mut self, database: u8) -> Result<()> {
+    pub fn clear(&mut self, number: u8) -> Result<()> {
+        let database = self.database(number)?;
         let records = self.writer.group().staged().len();
-        for (key, hash) in self.writer.watches().of(database) {
+        for (key, hash) in self.writer.watches().of(number) {
             if let Some(expires_at) = self.expiry_or_damage(database, &key)? {
                 let touch = if expired(expires_at) { Touch::Removal } else { Touch::Change };
-                self.writer.watches().touch(records, (database, &key, hash), touch);
+                self.writer.watches().touch(records, (number, &key, hash), touch);
             }
         }
-        self.push((database, Change::Clear, Touch::Removal), b"", b"", None)
+        self.push((database, Change::Clear, Touch::Removal), b"", b"", None);
+        Ok(())
     }
 
     /// Removes all keys of all databases. Those that have none are left alone.
     pub fn clear_all(&mut self) -> Result<()> {
-        for database in 0..DATABASES as u8 {
-            let untouched = !self.writer.group().touches(database);
-            if untouched && View::new(self.writer.core()).len(database) == 0 {
-                continue;
+        for number in 0..DATABASES as u8 {
+            let database = self.database(number)?;
+            if self.writer.group().touches(database) || self.indexed(database) > 0 {
+                self.clear(number)?;
             }
-            self.clear(database)?;
+        }
+        Ok(())
+    }
+
+    /// Exchanges the numbers of two databases: each has what was the other's from now on. Touches no
+    /// key, whatever they hold.
+    pub fn swap(&mut self, a: u8, b: u8) -> Result<()> {
+        let (in_a, in_b) = (self.database(a)?, self.database(b)?);
+        if a == b {
+            return Ok(());
+        }
+        self.writer.core().reserve.check()?;
+        self.touch_swapped(a, in_a, in_b)?;
+        self.touch_swapped(b, in_b, in_a)?;
+        let numbering = self.numbering().swapped(a, b).to_bytes();
+        let change = (record::STORE, Change::Put, Touch::Change);
+        self.push(change, numbering::KEY, &numbering, None);
+        Ok(())
+    }
+
+    /// Tells those who watch keys of the database with this number that it will have the keys of `then`
+    /// instead of those of `now`.
+    fn touch_swapped(&mut self, number: u8, now: u8, then: u8) -> Result<()> {
+        for (key, hash) in self.writer.watches().of(number) {
+            let before = self.expiry_or_damage(now, &key)?;
+            let after = self.expiry_or_damage(then, &key)?;
+            let lives = |found: Option<Option<u64>>| found.is_some_and(|at| !expired(at));
+            let touch = match (before, after) {
+                _ if lives(before) || lives(after) => Touch::Change,
+                (Some(_), _) => Touch::Removal,
+                (None, Some(_)) => {
+                    // An expired key in the place of none is none: it does not even come to be there.
+                    self.push((then, Change::Delete, Touch::Removal), &key, b"", None);
+                    continue;
+                }
+                (None, None) => continue,
+            };
+            let records = self.writer.group().staged().len();
+            self.writer.watches().touch(records, (number, &key, hash), touch);
         }
         Ok(())
     }
 
     /// Begins to watch a key, with those that `watch` has already.
-    pub fn watch(&mut self, watch: &Arc<Watch>, database: u8, key: &[u8]) -> Result<()> {
+    pub fn watch(&mut self, watch: &Arc<Watch>, number: u8, key: &[u8]) -> Result<()> {
+        let database = self.database(number)?;
         let hash = self.writer.core().hasher.hash(key);
         let gone = self.expiry_or_damage(database, key)?.is_some_and(expired);
-        self.writer.watches().add(watch, (database, key, hash), gone)
+        self.writer.watches().add(watch, (number, key, hash), gone)
     }
 
     /// Ends a watch; whether one of its keys was changed since it began, or has expired.
     pub fn unwatch(&mut self, watch: &Arc<Watch>) -> Result<bool> {
         let mut touched = watch.is_touched();
-        for (database, key) in watch.living() {
+        for (number, key) in watch.living() {
+            let database = self.database(number)?;
             touched |= self.expiry_or_damage(database, &key)?.is_some_and(expired);
         }
         self.writer.watches().remove(watch);
@@ -353,16 +422,13 @@ impl<'w> Txn<'w> {
         key: &[u8],
         value: &[u8],
         expires_at: Option<u64>,
-    ) -> Result<()> {
-        if usize::from(database) >= DATABASES {
-            return Err(KvsError::Invalid(format!("there is no database {database}")));
-        }
+    ) {
         let hash = self.writer.core().hasher.hash(key);
         if !self.writer.watches().is_empty() && change != Change::Clear {
             let records = self.writer.group().staged().len();
-            self.writer.watches().touch(records, (database, key, hash), touch);
+            let number = self.numbering().number(database);
+            self.writer.watches().touch(records, (number, key, hash), touch);
         }
         self.writer.group().push(database, change, hash, key, value, expires_at);
-        Ok(())
     }
 }

@@ -158,25 +158,36 @@ impl<'a> View<'a> {
         self.core.hasher.hash(key)
     }
 
-    /// The number of keys in a database, expired ones that are not removed yet included.
-    pub fn len(&self, database: u8) -> u64 {
-        self.core.keydir(database, &self.guard).len()
+    fn keydir(&self, number: u8) -> &Keydir {
+        self.core.keydir(self.core.numbering().database(number), &self.guard)
+    }
+
+    /// The number of keys in the database with this number, expired ones that are not removed yet
+    /// included.
+    pub fn len(&self, number: u8) -> u64 {
+        self.keydir(number).len()
     }
 
     /// How many keys of a database have an expiry time.
-    pub fn ending(&self, database: u8) -> u64 {
-        self.core.keydir(database, &self.guard).ending()
+    pub fn ending(&self, number: u8) -> u64 {
+        self.keydir(number).ending()
     }
 
     /// The value of `key`, unless there is none or it has expired.
     pub fn get(
         &self,
-        database: u8,
+        number: u8,
         key: &[u8],
         patience: Patience,
     ) -> Result<Option<Value<'_>>, ReadError> {
-        let found = self.get_even_expired(database, key, patience)?;
-        Ok(found.filter(|value| !expired(value.expires_at)))
+        loop {
+            let numbering = self.core.numbering();
+            let found = self.get_even_expired(numbering.database(number), key, patience)?;
+            // What was written to the database after it lost its number was never there.
+            if self.core.numbering() == numbering {
+                return Ok(found.filter(|value| !expired(value.expires_at)));
+            }
+        }
     }
 
     /// The value of `key`, expired or not.
@@ -212,10 +223,11 @@ impl<'a> View<'a> {
     /// Reads ahead what looking these keys up will read, as far as it is in memory: the index, and
     /// the records. One look-up waits for its cache misses one after the other; here those of
     /// many keys overlap. Nothing is returned; only time is won.
-    pub fn warm_up<'k>(&self, database: u8, keys: impl Iterator<Item = &'k [u8]>) {
+    pub fn warm_up<'k>(&self, number: u8, keys: impl Iterator<Item = &'k [u8]>) {
         const AT_ONCE: usize = 32;
         /// Of larger values, the processor reads ahead by itself.
         const VALUE: usize = 256;
+        let database = self.core.numbering().database(number);
         let source = Source::live(self.core, database, &self.guard);
         let (mut hashes, mut count) = ([None; AT_ONCE], 0);
         let mut sum = 0;
@@ -233,10 +245,9 @@ impl<'a> View<'a> {
 
     /// The size of a key's record as the index knows it, a little too large rather than too small;
     /// 0 if there is none. It reads no record.
-    pub fn record_size(&self, database: u8, key: &[u8]) -> usize {
+    pub fn record_size(&self, number: u8, key: &[u8]) -> usize {
         let mut size = 0;
-        let keydir = self.core.keydir(database, &self.guard);
-        let _ = keydir.find(self.hash(key), &self.guard, |position| {
+        let _ = self.keydir(number).find(self.hash(key), &self.guard, |position| {
             // Another key's with the same hash counts, too.
             size += position.size();
             Ok::<_, std::convert::Infallible>(false)

@@ -472,6 +472,9 @@ impl Show<'_> {
         if staged.expires {
             self.ending.extend(group.expiry(staged).map(|at| Due { at, hash: staged.hash }));
         }
+        if let Some(numbering) = group.numbering_in(i) {
+            self.core.set_numbering(numbering);
+        }
         match old {
             Some(old) => self.dead(old),
             None => self.new.push(i),

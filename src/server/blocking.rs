@@ -174,4 +174,9 @@ impl Writes for Blocking<'_> {
     fn select(&mut self, database: usize) -> bool {
         database == 0
     }
+
+    /// There is but one database.
+    fn swap(&mut self, _: usize, _: usize) -> Outcome {
+        Ok(())
+    }
 }

@@ -249,6 +249,10 @@ impl Writes for NativeWrites<'_, '_> {
         self.database.into()
     }
 
+    fn swap(&mut self, one: usize, other: usize) -> Result<(), Abort> {
+        Ok(self.txn.borrow_mut().swap(one as u8, other as u8)?)
+    }
+
     fn select(&mut self, database: usize) -> bool {
         let known = database < DATABASES;
         if known {

@@ -58,6 +58,15 @@ fn apply(model: &mut Model, (key, value): &Change) {
     }
 }
 
+/// What was in one database is in the other.
+fn swap(model: &mut Model) {
+    let moved = |(key, value): (Vec<u8>, Vec<u8>)| match place(&key) {
+        (0, name) => ([b"@", name].concat(), value),
+        (_, name) => (name.to_vec(), value),
+    };
+    *model = std::mem::take(model).into_iter().map(moved).collect();
+}
+
 /// What the workload does at a time.
 pub enum Step {
     Put(Vec<u8>, Vec<u8>),
@@ -73,6 +82,8 @@ pub enum Step {
     /// Database 0.
     Clear,
     ClearAll,
+    /// One unit: a change, SWAPDB 0 1, and another change.
+    Swap(Change, Change),
     Compact,
     /// To the place with this number.
     Backup(u64),
@@ -89,14 +100,14 @@ impl Step {
             let len = if random.below(8) == 0 { 1500 } else { random.below(200) };
             random.bytes(len as usize)
         }
+        fn change(random: &mut Random) -> Change {
+            let (key, value) = (key(random), value(random));
+            (key, (random.below(4) > 0).then_some(value))
+        }
         fn changes(random: &mut Random) -> Vec<Change> {
-            let change = |random: &mut Random| {
-                let (key, value) = (key(random), value(random));
-                (key, (random.below(4) > 0).then_some(value))
-            };
             (0..2 + random.below(6)).map(|_| change(random)).collect()
         }
-        match random.below(28) {
+        match random.below(30) {
             0..8 => Step::Put(key(random), value(random)),
             8..11 => Step::Delete(key(random)),
             11..13 => {
@@ -115,6 +126,7 @@ impl Step {
             },
             22..24 => Step::Compact,
             24..26 => Step::Backup(random.next()),
+            26..28 => Step::Swap(change(random), change(random)),
             _ => Step::Reopen,
         }
     }
@@ -133,6 +145,11 @@ impl Step {
             }
             Step::Clear => model.retain(|key, _| place(key).0 != 0),
             Step::ClearAll => model.clear(),
+            Step::Swap(before, after) => {
+                apply(&mut model, before);
+                swap(&mut model);
+                apply(&mut model, after);
+            }
             Step::Group(changes) => {
                 let units = changes.iter().map(|change| {
                     apply(&mut model, change);
@@ -198,6 +215,11 @@ impl Step {
             }
             Step::Clear => opened.clear(),
             Step::ClearAll => opened.update(|txn| txn.clear_all()),
+            Step::Swap(before, after) => opened.update(move |txn| {
+                change(txn, &before, None)?;
+                txn.swap(0, 1)?;
+                change(txn, &after, None)
+            }),
             Step::Compact => opened.compact(),
             Step::Backup(number) => opened.backup(backup(number)),
             Step::Reopen => {

@@ -47,7 +47,7 @@ pub fn with_bar<R: Send>(work: impl FnOnce(&Arc<dyn Fs>, &Progress) -> R + Send)
 pub fn for_people(report: &Report) -> String {
     let mut text = String::new();
     for finding in &report.findings {
-        describe(finding, &mut text);
+        describe(report, finding, &mut text);
     }
     let verdict = match report.damage().count() {
         0 => "sound".to_owned(),
@@ -83,7 +83,7 @@ pub fn count(n: usize, what: &str) -> String {
 }
 
 /// Appends a line about a finding, and one for each of its keys.
-fn describe(finding: &Finding, text: &mut String) {
+fn describe(report: &Report, finding: &Finding, text: &mut String) {
     let (grade, file, range) = (finding.grade.name(), &finding.file, &finding.range);
     let _ = match range.is_empty() {
         true => writeln!(text, "{grade}: {file}: {}", finding.what),
@@ -97,7 +97,7 @@ fn describe(finding: &Finding, text: &mut String) {
         return;
     }
     for gone in finding.gone.iter().take(LISTED) {
-        let _ = writeln!(text, "  {}", fate(gone));
+        let _ = writeln!(text, "  {}", fate(report.number_of(gone), gone));
     }
     if finding.gone.len() > LISTED {
         let _ = writeln!(text, "  and {} more (--json lists all)", finding.gone.len() - LISTED);
@@ -117,12 +117,13 @@ fn describe(finding: &Finding, text: &mut String) {
     };
 }
 
-fn fate(gone: &Gone) -> String {
-    let name = name(gone.database, &gone.key);
-    let what = match gone.what {
-        Was::Clear => format!("the clearing of database {}", gone.database),
-        Was::Tombstone => format!("the removal of {name}"),
-        Was::Value => name,
+/// What became of a record of the database with this number.
+fn fate(number: Option<u8>, gone: &Gone) -> String {
+    let what = match (number, gone.what) {
+        (None, _) => "which numbers SWAPDB gave to databases".to_owned(),
+        (Some(number), Was::Clear) => format!("the clearing of database {number}"),
+        (Some(number), Was::Tombstone) => format!("the removal of {}", name(number, &gone.key)),
+        (Some(number), Was::Value) => name(number, &gone.key),
     };
     let fate = if gone.superseded { "nothing is lost: a newer record is sound" } else { "lost" };
     format!("{what}: {fate}")
@@ -163,7 +164,8 @@ struct JsonFinding<'a> {
 #[derive(Serialize)]
 struct JsonKey {
     key: Box<RawValue>,
-    database: u8,
+    /// None: it is the store's own.
+    database: Option<u8>,
     was: &'static str,
     offset: u64,
     seq: u64,
@@ -172,7 +174,8 @@ struct JsonKey {
 
 impl JsonReport<'_> {
     pub fn of(report: &Report) -> kvs::Result<JsonReport<'_>> {
-        let findings = report.findings.iter().map(json_finding).collect::<Result<_, _>>();
+        let findings = report.findings.iter().map(|finding| json_finding(report, finding));
+        let findings = findings.collect::<Result<_, _>>();
         Ok(JsonReport {
             dir: report.dir.display().to_string(),
             sound: report.is_sound(),
@@ -189,7 +192,7 @@ pub fn to_json(document: &impl Serialize) -> kvs::Result<String> {
     serde_json::to_string(document).map_err(shared::failure)
 }
 
-fn json_finding(finding: &Finding) -> serde_json::Result<JsonFinding<'_>> {
+fn json_finding<'a>(report: &Report, finding: &'a Finding) -> serde_json::Result<JsonFinding<'a>> {
     Ok(JsonFinding {
         grade: finding.grade.name(),
         kind: finding.kind.name(),
@@ -199,16 +202,16 @@ fn json_finding(finding: &Finding) -> serde_json::Result<JsonFinding<'_>> {
         what: &finding.what,
         told: finding.told.name(),
         others: finding.others,
-        keys: finding.gone.iter().map(json_key).collect::<Result<_, _>>()?,
+        keys: finding.gone.iter().map(|gone| json_key(report, gone)).collect::<Result<_, _>>()?,
     })
 }
 
-fn json_key(gone: &Gone) -> serde_json::Result<JsonKey> {
+fn json_key(report: &Report, gone: &Gone) -> serde_json::Result<JsonKey> {
     let mut key = Vec::new();
     write_json_bytes(&gone.key, &mut key);
     Ok(JsonKey {
         key: serde_json::from_slice(&key)?,
-        database: gone.database,
+        database: report.number_of(gone),
         was: gone.what.name(),
         offset: gone.offset,
         seq: gone.seq,

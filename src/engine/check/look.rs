@@ -9,6 +9,7 @@ use super::report::{Finding, Gone, Grade, Kind, Told};
 use crate::engine::filename;
 use crate::engine::fs::Fs;
 use crate::engine::hint::Hint;
+use crate::engine::numbering::Numbering;
 use crate::engine::record::{self, Record};
 use crate::engine::segment::{HEADER, Origin};
 
@@ -26,6 +27,8 @@ pub struct Looked {
     /// The smallest and the largest sequence number in it.
     pub seqs: Option<(u64, u64)>,
     pub clears: Vec<(u8, u64)>,
+    /// The newest numbering of databases in it, and the sequence number of its record.
+    pub numbering: Option<(u64, Numbering)>,
 }
 
 /// What the records of a segment tell, one after the other.
@@ -35,6 +38,7 @@ struct Tally {
     last: u64,
     seqs: Option<(u64, u64)>,
     clears: Vec<(u8, u64)>,
+    numbering: Option<(u64, Numbering)>,
     /// Where the sequence numbers do not grow.
     disorder: Option<u64>,
     batch_goes_on: bool,
@@ -51,6 +55,12 @@ impl Tally {
         self.seqs = Some((min.min(record.seq), max.max(record.seq)));
         if record.is_clear() {
             self.clears.push((record.database, record.seq));
+        }
+        if record.database == record::STORE
+            && self.numbering.is_none_or(|(seq, _)| seq < record.seq)
+            && let Some(numbering) = Numbering::from_bytes(record.value)
+        {
+            self.numbering = Some((record.seq, numbering));
         }
         self.batch_goes_on = record.flags & record::BATCH_GOES_ON != 0;
     }
@@ -88,8 +98,8 @@ pub fn look(fs: &dyn Fs, dir: &Path, subject: Subject, progress: &Progress) -> L
         let what = format!("it covers {} bytes of {}", hint.covered(), body.end);
         findings.push(bad_hint(Grade::Note, &hint_name, what));
     }
-    let (records, seqs, clears) = (tally.records, tally.seqs, tally.clears);
-    Looked { subject, hint, damaged, findings, records, seqs, clears }
+    let Tally { records, seqs, clears, numbering, .. } = tally;
+    Looked { subject, hint, damaged, findings, records, seqs, clears, numbering }
 }
 
 fn name_of(path: &Path) -> String {

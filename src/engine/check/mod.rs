@@ -105,11 +105,13 @@ pub(super) fn survey(fs: &Arc<dyn Fs>, dir: &Path, progress: &Progress) -> Resul
     findings.extend(names.iter().filter_map(|name| leftover(name, known)));
     findings.extend(looked.iter_mut().flat_map(|looked| std::mem::take(&mut looked.findings)));
     fate::settle(&looked, &mut findings);
+    let numbering = looked.iter().filter_map(|looked| looked.numbering).max_by_key(|(seq, _)| *seq);
     let report = Report {
         dir: dir.to_owned(),
         segments: looked.len() as u64,
         bytes: looked.iter().map(|looked| looked.subject.len).sum(),
         records: looked.iter().map(|looked| looked.records).sum(),
+        numbering: numbering.map(|(_, numbering)| numbering).unwrap_or_default(),
         findings,
     };
     Ok(Surveyed { report, manifest, looked, missing, names })

@@ -3,6 +3,9 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::engine::numbering::Numbering;
+use crate::engine::record;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
@@ -115,7 +118,7 @@ impl Was {
 /// A record that is damaged or gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
-    /// The database.
+    /// The database, as records have it: see [`Report::number_of`].
     pub database: u8,
     /// The key, empty for a clear.
     pub key: Vec<u8>,
@@ -177,6 +180,8 @@ pub struct Report {
     pub bytes: u64,
     /// How many sound records are in them.
     pub records: u64,
+    /// Which database each number means.
+    pub numbering: Numbering,
     /// What was found, by file and place.
     pub findings: Vec<Finding>,
 }
@@ -190,6 +195,12 @@ impl Report {
     /// The findings that are damage.
     pub fn damage(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.grade == Grade::Damage)
+    }
+
+    /// The number by which clients name the database of a record; `None` if it is a record of the
+    /// store's own.
+    pub fn number_of(&self, gone: &Gone) -> Option<u8> {
+        (gone.database != record::STORE).then(|| self.numbering.number(gone.database))
     }
 
     /// The records whose loss is one: no newer one of their key is sound.

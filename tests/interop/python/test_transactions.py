@@ -56,6 +56,22 @@ class Transactions(InteropTest):
         self.assertIsInstance(replies[1], redis.ResponseError)
         self.assertEqual(self.db.mget("a", "b"), [b"1", b"2"])
 
+    def test_a_new_data_set_takes_the_place_of_the_old_one(self):
+        self.db.mset({"a": "old", "b": "old"})
+        built = self.connect(db=1)
+        built.mset({"a": "new", "c": "new"})
+        with self.db.pipeline() as pipe:
+            pipe.watch("a")
+            built.swapdb(0, 1)
+            pipe.multi()
+            pipe.set("a", "of the old one")
+            with self.assertRaises(redis.WatchError):
+                pipe.execute()
+        self.assertEqual(self.db.mget("a", "b", "c"), [b"new", None, b"new"])
+        self.assertEqual(built.mget("a", "b", "c"), [b"old", b"old", None])
+        with self.assertRaisesRegex(redis.ResponseError, "DB index is out of range"):
+            self.db.swapdb(0, 16)
+
     def test_a_wrong_request_refuses_the_transaction(self):
         with self.db.pipeline() as pipe:
             pipe.set("a", 1).execute_command("GET")
