@@ -325,6 +325,36 @@ fn a_server_whose_sync_failed_answers_everyone_and_goes_on_with_reads() {
     assert_eq!(store.len(), 1);
 }
 
+/// A few bytes of requests that write very many: not all of it is in memory at once, and what was
+/// committed before a failure is answered as such.
+#[test]
+fn a_pipeline_that_writes_very_much_is_committed_in_parts() {
+    const EACH: usize = 8 * 1024 * 1024;
+    const COUNT: usize = 32;
+    let disk = SimFs::new();
+    let server = Running::start_on(disk.shared(), |config| config.fsync = Fsync::Always);
+    let mut client = server.client();
+    let mut written = 0;
+    disk.fail(move |call| {
+        written += if call.kind == Kind::Write { call.len } else { 0 };
+        let fails = call.kind == Kind::Sync && call.is_of("log") && written > COUNT / 2 * EACH;
+        fails.then_some(Fault::Io)
+    });
+    let last = (EACH - 1).to_string();
+    for i in 0..COUNT {
+        client.send(&["SETRANGE", &format!("key{i:02}"), &last, "x"]);
+    }
+    client.flush().unwrap();
+    let replies: Vec<Value> = (0..COUNT).map(|_| client.receive().unwrap()).collect();
+    let done = replies.iter().take_while(|reply| **reply == Value::Integer(EACH as i64)).count();
+    println!("{done} of {COUNT} were committed");
+    assert!(done > 0 && done < COUNT);
+    for reply in &replies[done..] {
+        assert!(matches!(reply, Value::Error(line) if line.starts_with("MISCONF")), "{reply:?}");
+    }
+    assert_eq!(ask(&mut client, &["DBSIZE"]), Value::Integer(done as i64));
+}
+
 /// Damage to one key of a server: that key answers with where, others go on, and it can be removed.
 #[test]
 fn a_server_names_the_damage_and_goes_on() {
