@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kvs::config::{Config, Settings};
-use kvs::server::{Server, StopReason, give_memory_back, raise_descriptors};
+use kvs::server::{Server, StopReason, raise_descriptors};
 use kvs::{KvsError, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -125,7 +125,6 @@ fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(KvsError::io("catch signals"))?;
     let (engine, dir) = (config.engine.name(), config.dir.clone());
     let fsync = config.fsync.name();
-    give_memory_back();
     let (files, clients) = (raise_descriptors(), config.live.max_clients.count());
     if files < clients {
         log::warn!(

@@ -56,7 +56,7 @@ use crate::reactor::{self, Listener, OutputLimits, Reactor};
 use batch::Mail;
 use blocking::BlockingEngine;
 use dispatch::Dispatcher;
-pub use process::{give_memory_back, raise_descriptors};
+pub use process::raise_descriptors;
 pub use shared::StopReason;
 use shared::{Backend, Shared};
 

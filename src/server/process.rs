@@ -24,28 +24,6 @@ pub fn raise_descriptors() -> usize {
     descriptors()
 }
 
-/// Has large buffers of memory given back to the system as soon as they are free. By itself, glibc
-/// treats larger and larger ones as it does small ones once such a one was freed, and they lie in between:
-/// after two hundred clients that took 1 MiB values slowly, 460 MiB were kept for good, with this 16.
-#[allow(unsafe_code)]
-pub fn give_memory_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        /// A buffer of so many bytes is large. Below are the usual ones of connections and batches.
-        const LARGE: i32 = 1 << 20;
-        /// How many free bytes at the end of the heap are kept.
-        const KEPT: i32 = 8 << 20;
-        // SAFETY: it takes two numbers, sets what the allocator goes by, and may be called at any time.
-        let set = unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE)
-                & libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT)
-        };
-        if set == 0 {
-            log::debug!("the allocator keeps its own ways");
-        }
-    }
-}
-
 /// Memory in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Memory {
