@@ -92,6 +92,22 @@ fn a_client_that_does_not_read_is_paused_then_cut_off() {
     other.ping().unwrap();
 }
 
+/// As clients do with a pipeline, however long: it was paused with its requests unread, waited for the
+/// server to read them, and was cut off after a minute.
+#[test]
+fn a_client_that_reads_only_after_it_has_written_all_gets_every_reply() {
+    const REQUESTS: usize = 400;
+    const LEN: usize = 128 << 10;
+    let server = Process::start(&[]);
+    let mut client = raw(server.addr());
+    // 50 MiB each way: more than the sockets' buffers hold.
+    let value = vec![b'x'; LEN];
+    client.write_all(&resp(&[b"ECHO", &value[..]]).repeat(REQUESTS)).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let reply = [format!("${LEN}\r\n").as_bytes(), &value, b"\r\n"].concat();
+    assert!(read_to_end(&mut client) == reply.repeat(REQUESTS));
+}
+
 /// No reply is made that is larger than what may wait for a client: it is not sent in part, and
 /// nothing was done.
 #[test]

@@ -82,6 +82,8 @@ pub struct Connection<S> {
     sent: u64,
     /// When the stall timer was set.
     pub(super) sent_at_stall: u64,
+    /// How often in a row it ran out without a byte being taken.
+    pub(super) stalls: u32,
 }
 
 /// The three things that handling a request needs at once.
@@ -136,6 +138,7 @@ impl<S> Connection<S> {
             stall: None,
             sent: 0,
             sent_at_stall: 0,
+            stalls: 0,
         }
     }
 
@@ -314,6 +317,19 @@ impl<S> Connection<S> {
             self.again |= !self.input.is_empty();
         }
         before != self.congested
+    }
+
+    /// Lets more wait to be sent, up to `most` bytes; false if that is no more.
+    pub(super) fn widen(&mut self, most: usize) -> bool {
+        let before = self.soft_limit;
+        self.soft_limit = before.saturating_mul(4).min(most).max(before);
+        self.note_congestion();
+        self.soft_limit > before
+    }
+
+    /// After all was sent: no more than `soft_limit` bytes are to wait.
+    pub(super) fn narrow(&mut self, soft_limit: usize) {
+        self.soft_limit = soft_limit;
     }
 
     /// Borrows an output if there is none.

@@ -33,6 +33,10 @@ const EVENTS: usize = 1024;
 /// memory than this at a time.
 const WAKE_OUTPUT: usize = 4 << 20;
 
+/// After so long without taking a byte, a client that has too many replies waiting and goes on
+/// sending is taken for one that reads only once it has written everything.
+const DEADLOCK: Duration = Duration::from_millis(500);
+
 /// The token of the bell.
 pub(super) const BELL: Token = Token(usize::MAX);
 
@@ -306,12 +310,16 @@ impl<S: Service> EventLoop<S> {
             }
         }
         let pending = conn.pending_output();
+        if pending == 0 {
+            conn.narrow(self.ctl.limits.soft);
+        }
         conn.note_congestion();
         if pending > self.ctl.limits.hard {
             self.cut_off(slot, "too many bytes of replies wait for it");
         } else if conn.congested && conn.stall.is_none() {
             conn.sent_at_stall = conn.sent();
-            conn.stall = Some(self.ctl.add_timer(self.ctl.limits.stall, Due::Stall(conn.id())));
+            let patience = self.ctl.limits.stall.min(DEADLOCK);
+            conn.stall = Some(self.ctl.add_timer(patience, Due::Stall(conn.id())));
         } else if !conn.congested
             && let Some(timer) = conn.stall.take()
         {
@@ -319,10 +327,19 @@ impl<S: Service> EventLoop<S> {
         }
     }
 
+    /// A client that takes nothing and still sends may be one that writes a whole pipeline before it
+    /// reads: more and more is taken from it, or both would wait for each other.
     fn check_stall(&mut self, slot: u32) {
+        let limits = self.ctl.limits;
         let Some((conn, _)) = self.conns.touch(slot) else { return };
         conn.stall = None;
-        if conn.congested && conn.sent() == conn.sent_at_stall {
+        if !conn.congested || conn.sent() != conn.sent_at_stall {
+            conn.stalls = 0;
+            return;
+        }
+        conn.stalls += 1;
+        let widened = conn.readable && conn.widen(limits.hard / 2);
+        if !widened && limits.stall.min(DEADLOCK) * conn.stalls >= limits.stall {
             self.cut_off(slot, "it does not read its replies");
         }
     }

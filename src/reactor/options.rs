@@ -5,7 +5,9 @@ use std::time::Duration;
 /// Bounds on the replies that wait for one connection to take them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputLimits {
-    /// Bytes; above it nothing is read from the connection until less than half of it waits.
+    /// Bytes; above it nothing is read from the connection until less than half of it waits. For a
+    /// client that goes on sending and takes nothing it grows, up to half of `hard`: such a client
+    /// may read only once it has written everything.
     pub soft: usize,
     /// Bytes; a connection for which more waits after a write is cut off. A single reply may be
     /// that large, so it should exceed the largest one.
