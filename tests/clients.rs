@@ -285,6 +285,10 @@ fn idle_connections_are_closed_on_request() {
     assert_eq!(says(&mut busy, "client pause 100000 write"), ok());
     held.send(&["SET", "k", "v"]);
     held.flush().unwrap();
+    serving::wait_for("the held writer", || {
+        let list = text(says(&mut busy, "client list"));
+        list.lines().any(|line| field(line, "flags") == "b").then_some(())
+    });
     assert_eq!(says(&mut busy, "config set timeout 1"), ok());
     serving::wait_for("the end of who is idle", || {
         (text(says(&mut busy, "client list")).lines().count() == 2).then_some(())
