@@ -3,8 +3,8 @@
 //!
 //! From the bottom up: [`fs`] and `mmap` (the doors to the OS), [`record`], [`segment`], [`scan`],
 //! [`hint`] and [`manifest`] (what is on disk), [`keydir`] (what is in memory), `view` and
-//! `snapshot` (reading), `group`, `changed`, `watch`, `numbering`, `txn`, `writer` and `commit` (writing),
-//! `recovery`, `compactor`, `expiry`, and `store`, which starts the threads.
+//! `snapshot` (reading), `group`, `changed`, `watch`, `numbering`, `txn`, `writer`, `show` and `commit`
+//! (writing), `recovery`, `compactor`, `expiry`, and `store`, which starts the threads.
 
 mod backup;
 mod batch;
@@ -48,6 +48,7 @@ mod scrub;
 pub mod segment;
 mod segment_reader;
 pub mod segments;
+mod show;
 mod snapshot;
 mod stamp;
 mod store;

@@ -17,36 +17,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use crossbeam_epoch::Guard;
 
 use super::compactor::Chore;
 use super::core::{Core, lock};
-use super::expiry::Due;
-use super::group::{Change, Group, Staged};
-use super::keydir::Keydir;
-use super::position::{self, Position};
+use super::group::Group;
 use super::preparer::Preparer;
-use super::record;
 use super::reserve;
 use super::segment::{HEADER, Origin, Segment};
-use super::snapshot::Overlay;
+use super::show::{Piece, show};
 use super::syncer::Unsynced;
 use super::txn::Txn;
-use super::view::{Moved, Source};
 use super::watch::Watches;
 use super::zeros::Zeros;
 use crate::config::Fsync;
 use crate::error::{KvsError, Result};
-
-/// A piece of a group in one segment.
-struct Piece {
-    segment: Arc<Segment>,
-    /// What to add to a record's place in the group's bytes to have its offset in the segment.
-    base: i64,
-    /// Behind the last record of the piece, in records of the group.
-    records: usize,
-    end: u64,
-}
 
 /// See the module.
 pub struct Writer {
@@ -150,7 +134,7 @@ impl Writer {
         };
         if let Ok(pieces) = &written {
             self.count();
-            self.show(pieces);
+            show(&self.core, &self.group, pieces);
         }
         if self.core.check_poison().is_ok() {
             self.tell_helpers();
@@ -348,42 +332,6 @@ impl Writer {
         None
     }
 
-    /// Shows the group to readers: segment by segment, record by record.
-    fn show(&mut self, pieces: &[Piece]) {
-        for piece in pieces {
-            piece.segment.publish(piece.end);
-        }
-        let core = Arc::clone(&self.core);
-        let overlays = core.snapshots.overlays();
-        let all = core.groups.show();
-        let guard = crossbeam_epoch::pin();
-        let (new, ending) = (Vec::new(), Vec::new());
-        let mut show = Show { core: &core, overlays: &overlays, guard: &guard, new, ending };
-        let mut first = 0;
-        for unit in 0..self.group.units().len() {
-            let (_, end) = self.group.units()[unit];
-            let several = end - first > 1 || self.group.staged()[first].change == Change::Clear;
-            let showing = several.then(|| core.batches.show());
-            for i in first..end {
-                if i % WARM == 0 {
-                    let staged = self.group.staged();
-                    show.warm_up(&staged[i..staged.len().min(i + WARM)]);
-                }
-                let piece = pieces.iter().find(|piece| i < piece.records);
-                if let Some(piece) = piece {
-                    show.record(&self.group, i, piece);
-                }
-            }
-            drop(showing);
-            first = end;
-        }
-        show.add_new_keys(&self.group);
-        drop(all);
-        core.expiry.add(&mut show.ending);
-        drop(guard);
-        free_replaced(self.group.staged().len());
-    }
-
     /// Lets go of the helpers, syncs what is written and cuts off the zeros behind it. Returns the
     /// active segment, for its hint.
     pub(super) fn close(&mut self) -> Result<Arc<Segment>> {
@@ -395,166 +343,9 @@ impl Writer {
     }
 }
 
-/// Frees what a group of so many records has replaced: blocks of the ordered index, mostly. A pin
-/// does that by itself only now and then, and not enough of it for what large groups leave.
-fn free_replaced(records: usize) {
-    // What one flush frees, of crossbeam-epoch's constants: eight lists of 64, less what is lost to
-    // lists that are not full.
-    const AT_ONCE: usize = 256;
-    if records >= AT_ONCE / 4 {
-        (0..=records / AT_ONCE).for_each(|_| crossbeam_epoch::pin().flush());
-    }
-}
-
 fn is_no_space(error: &KvsError) -> bool {
     match error {
         KvsError::Io { source, .. } => reserve::is_no_space(source.kind()),
         _ => false,
-    }
-}
-
-/// How many records are warmed up at a time: as many as stay in the first-level cache.
-const WARM: usize = 64;
-
-/// The step from durable to visible.
-struct Show<'a> {
-    core: &'a Core,
-    overlays: &'a [Arc<Overlay>],
-    guard: &'a Guard,
-    /// Records whose keys the ordered index does not have yet.
-    new: Vec<usize>,
-    /// Records that end.
-    ending: Vec<Due>,
-}
-
-impl Show<'_> {
-    /// Reads ahead what showing these records will read: the index, and the records they replace.
-    /// Each look-up by itself would wait for three cache misses, one after the other; here those of
-    /// many keys overlap. (Measured: docs/performance.md.)
-    fn warm_up(&self, staged: &[Staged]) {
-        let mut sum = 0;
-        for staged in staged {
-            sum ^= self.keydir(staged).touch(staged.hash, self.guard);
-        }
-        for staged in staged {
-            let source = Source::live(self.core, staged.database, self.guard);
-            // It will be asked for its key only.
-            sum ^= source.touch_record(staged.hash, record::HEADER);
-        }
-        std::hint::black_box(sum);
-    }
-
-    fn record(&mut self, group: &Group, i: usize, piece: &Piece) {
-        let staged = group.staged()[i];
-        match staged.change {
-            Change::Put => self.put(group, i, &staged, piece),
-            Change::Delete => self.delete(group, &staged, piece),
-            Change::Clear => self.clear(group, &staged),
-        }
-    }
-
-    fn keydir(&self, staged: &Staged) -> &Arc<Keydir> {
-        self.core.keydir(staged.database, self.guard)
-    }
-
-    fn put(&mut self, group: &Group, i: usize, staged: &Staged, piece: &Piece) {
-        let key = group.key(staged);
-        self.note(staged, key);
-        let offset = (staged.start as i64 + piece.base) as u64;
-        let slot = piece.segment.slot();
-        let position = Position::new(slot, offset, staged.size, staged.expires);
-        let old = self.retry(staged.database, |source| {
-            source.keydir.set(staged.hash, position, self.guard, |candidate| {
-                source.is_of_key(candidate, (staged.database, key))
-            })
-        });
-        piece.segment.add_live(position.size() as i64);
-        if staged.expires {
-            self.ending.extend(group.expiry(staged).map(|at| Due { at, hash: staged.hash }));
-        }
-        if let Some(numbering) = group.numbering_in(i) {
-            self.core.set_numbering(numbering);
-        }
-        match old {
-            Some(old) => self.dead(old),
-            None => self.new.push(i),
-        }
-    }
-
-    fn delete(&mut self, group: &Group, staged: &Staged, piece: &Piece) {
-        piece.segment.add_tombstone(position::rounded(staged.size) as u64);
-        let key = group.key(staged);
-        self.add_new_keys(group);
-        self.note(staged, key);
-        let old = self.retry(staged.database, |source| {
-            source.keydir.remove(staged.hash, self.guard, |candidate| {
-                source.is_of_key(candidate, (staged.database, key))
-            })
-        });
-        if let Some(old) = old {
-            self.keydir(staged).remove_ordered(key, self.guard);
-            self.dead(old);
-        }
-    }
-
-    fn clear(&mut self, group: &Group, staged: &Staged) {
-        self.add_new_keys(group);
-        let _no_moves = lock(&self.core.moving);
-        for overlay in self.overlays {
-            overlay.freeze(self.core, staged.database, self.guard);
-        }
-        let old = Arc::clone(self.keydir(staged));
-        self.core.clear_keydir(staged.database, self.guard);
-        old.positions(self.guard, |position| self.dead(position));
-    }
-
-    /// Runs a change of the index until no candidate was just being moved by the compactor.
-    fn retry<R>(&self, database: u8, change: impl Fn(&Source<'_>) -> Result<R, Moved>) -> R {
-        loop {
-            match change(&Source::live(self.core, database, self.guard)) {
-                Ok(done) => return done,
-                Err(Moved) => std::hint::spin_loop(),
-            }
-        }
-    }
-
-    fn dead(&self, position: Position) {
-        if let Some(segment) = self.core.segments.get(position.slot(), self.guard) {
-            segment.add_live(-(position.size() as i64));
-        }
-    }
-
-    /// Tells the snapshots what the key was, before it changes.
-    fn note(&self, staged: &Staged, key: &[u8]) {
-        for overlay in self.overlays {
-            overlay.note(staged.database, key, || {
-                self.retry(staged.database, |source| {
-                    let is_key = |candidate| source.is_of_key(candidate, (staged.database, key));
-                    let Some(position) = source.keydir.find(staged.hash, self.guard, is_key)?
-                    else {
-                        return Ok(None);
-                    };
-                    let segment = source.segment(position)?;
-                    Ok(Some((Arc::clone(segment), position)))
-                })
-            });
-        }
-    }
-
-    /// Adds the keys of `new` to the ordered index, in order: neighbours share the work.
-    fn add_new_keys(&mut self, group: &Group) {
-        let mut new = std::mem::take(&mut self.new);
-        let name = |i: &usize| {
-            let staged = &group.staged()[*i];
-            (staged.database, group.key(staged))
-        };
-        new.sort_unstable_by_key(|i| name(i));
-        for same_database in new.chunk_by(|a, b| name(a).0 == name(b).0) {
-            let keys: Vec<&[u8]> = same_database.iter().map(|i| name(i).1).collect();
-            let database = name(&same_database[0]).0;
-            self.core.keydir(database, self.guard).add_ordered(&keys, self.guard);
-        }
-        new.clear();
-        self.new = new;
     }
 }
