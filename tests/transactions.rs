@@ -354,6 +354,35 @@ fn a_read_of_several_keys_is_of_one_moment() {
     }
 }
 
+/// LCS reads two keys though it runs where walks do.
+#[test]
+fn lcs_compares_two_values_of_one_moment() {
+    const LEN: usize = 8;
+    let server = Process::start(&["--fsync", "no", "--loops", "2"]);
+    let stop = AtomicBool::new(false);
+    let mut client = server.client();
+    exchange(&mut client, &[&["MSET", "a", "00000000", "b", "00000000"]]);
+    std::thread::scope(|scope| {
+        let (server, stop) = (&server, &stop);
+        for _ in 0..2 {
+            scope.spawn(move || {
+                let mut client = server.client();
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    n += 7;
+                    let value = format!("{n:0LEN$}");
+                    exchange(&mut client, &[&["MSET", "a", &value, "b", &value]]);
+                }
+            });
+        }
+        let _stop = Raise(stop);
+        for _ in 0..20_000 {
+            let common = client.call(&["LCS", "a", "b", "LEN"]).unwrap();
+            assert_eq!(common, Value::Integer(LEN as i64));
+        }
+    });
+}
+
 #[test]
 fn what_an_engine_lacks_is_said_at_once() {
     let server = Running::start(|config| config.engine = kvs::config::EngineKind::Memory);

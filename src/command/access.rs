@@ -82,6 +82,12 @@ pub trait Reads {
     /// The value of `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Entry<'_>>, Abort>;
 
+    /// The values of two keys, as of one moment.
+    #[allow(clippy::type_complexity)]
+    fn pair(&self, a: &[u8], b: &[u8]) -> Result<(Option<Entry<'_>>, Option<Entry<'_>>), Abort> {
+        Ok((self.get(a)?, self.get(b)?))
+    }
+
     /// Whether `key` is there.
     fn contains(&self, key: &[u8]) -> Result<bool, Abort> {
         Ok(self.get(key)?.is_some())

@@ -123,7 +123,7 @@ impl<'v> Table<'v> {
 }
 
 fn lcs(db: &dyn Reads, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let (a, b) = (db.get(&args[1])?, db.get(&args[2])?);
+    let (a, b) = db.pair(&args[1], &args[2])?;
     let options = Options::parse(args)?;
     let a = a.as_ref().map_or(&b""[..], |entry| &entry.value);
     let b = b.as_ref().map_or(&b""[..], |entry| &entry.value);

@@ -47,7 +47,10 @@ pub(super) fn show(core: &Core, group: &Group, pieces: &[Piece]) {
     let mut show = Show { core, overlays: &overlays, guard: &guard, new, ending };
     let mut first = 0;
     for (_, end) in group.units() {
-        let several = end - first > 1 || group.staged()[first].change == Change::Clear;
+        let staged = &group.staged()[first];
+        // A clear changes many keys, and a new numbering all.
+        let several =
+            end - first > 1 || staged.change == Change::Clear || staged.database == record::STORE;
         let showing = several.then(|| core.batches.show());
         for i in first..*end {
             if i % WARM == 0 {

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 
 use super::batch::check_size;
-use crate::command::{Abort, Command, Entry, Outcome, Reads, Run, Way, Writes};
+use crate::command::{Abort, Command, Entry, Outcome, Reads, Run, Way, Writes, keys_of};
 use crate::engine::{DATABASES, Patience, ReadError, Reader, Txn, Value, View, Walk};
 use crate::key_range::KeyRange;
 use crate::protocol::{Args, Reply};
@@ -72,7 +72,7 @@ impl<'a> NativeReads<'a> {
         let start = reply.mark();
         match command.run {
             Run::Scan(run) => run(self, args, reply)?,
-            Run::Read(run) => self.consistently(command.keys.first != command.keys.last, || {
+            Run::Read(run) => self.consistently(keys_of(command, args).nth(1).is_some(), || {
                 reply.rewind(start);
                 run(self, args, reply)
             })?,
@@ -133,6 +133,15 @@ impl Reads for NativeReads<'_> {
         let count = if found.is_some() { &self.hits } else { &self.misses };
         count.set(count.get().wrapping_add(1));
         Ok(found.map(entry))
+    }
+
+    fn pair(&self, a: &[u8], b: &[u8]) -> Result<(Option<Entry<'_>>, Option<Entry<'_>>), Abort> {
+        let mut pair = (None, None);
+        self.consistently(true, || {
+            pair = (self.get(a)?, self.get(b)?);
+            Ok(())
+        })?;
+        Ok(pair)
     }
 
     fn len(&self) -> Result<u64, Abort> {

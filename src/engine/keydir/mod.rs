@@ -125,7 +125,7 @@ impl Keydir {
 
     /// The number of keys.
     pub fn len(&self) -> u64 {
-        self.len.load(Ordering::Relaxed)
+        self.len.load(Ordering::Acquire)
     }
 
     /// Whether there is none.
@@ -147,8 +147,8 @@ impl Keydir {
             _ => {}
         }
         match (old, new) {
-            (None, Some(_)) => drop(self.len.fetch_add(1, Ordering::Relaxed)),
-            (Some(_), None) => drop(self.len.fetch_sub(1, Ordering::Relaxed)),
+            (None, Some(_)) => drop(self.len.fetch_add(1, Ordering::Release)),
+            (Some(_), None) => drop(self.len.fetch_sub(1, Ordering::Release)),
             _ => {}
         }
     }
