@@ -85,6 +85,27 @@ fn run_with_a_fault(
     store.put("after", "it").unwrap();
 }
 
+/// What a failed sync was about stays lost; it came back over what was written there later.
+#[test]
+fn on_the_simulated_disk_too_the_last_write_holds() {
+    use kvs::engine::fs::Fs;
+    let disk = SimFs::new();
+    let path = std::path::Path::new("/file");
+    let file = disk.create(path).unwrap();
+    disk.sync_dir(path.parent().unwrap()).unwrap();
+    disk.fail(|call| (call.kind == Kind::Sync).then_some(Fault::Io));
+    file.write_all_at(b"failed", 1).unwrap();
+    file.sync_data().unwrap_err();
+    disk.heal();
+    file.write_all_at(b"xyz", 3).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(disk.kill().read(path).unwrap(), b"\0faxyzd");
+    assert_eq!(disk.power_cut(Loss::Everything).read(path).unwrap(), b"\0\0\0xyz");
+    file.set_len(2).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(disk.kill().read(path).unwrap(), b"\0f");
+}
+
 /// One failure for each operation of this kind in turn, of which there are so many at least.
 fn each(kind: Kind, least: usize, fault: impl Fn(usize) -> Option<Fault> + Copy + Send + 'static) {
     let seed = seed();

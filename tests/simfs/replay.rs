@@ -10,6 +10,7 @@
 //!   other; or, in a segment, there are bytes that nobody wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,6 +99,23 @@ impl Change {
                 }
             }
         }
+    }
+
+    /// The bytes of the file that it is about.
+    fn range(&self) -> Range<usize> {
+        match self {
+            Change::Write(at, bytes) | Change::Lost(at, bytes) => *at..*at + bytes.len(),
+            Change::SetLen(len) => *len..usize::MAX,
+        }
+    }
+
+    /// What is left of a lost write once something later has become durable in `range`.
+    fn outside(&self, range: &Range<usize>) -> Vec<Change> {
+        let (own, bytes) = (self.range(), self.bytes());
+        let sides = [own.start..own.end.min(range.start), own.start.max(range.end)..own.end];
+        let of = |side: &Range<usize>| bytes[side.start - own.start..side.end - own.start].into();
+        let some = sides.iter().filter(|side| !side.is_empty());
+        some.map(|side| Change::Lost(side.start, of(side))).collect()
     }
 
     /// The bytes of a write.
@@ -246,13 +264,17 @@ impl Replay {
             }
             Op::Sync(id) => {
                 let content = self.durable.files.entry(*id).or_default();
-                self.changes.entry(*id).or_default().retain(|change| {
-                    let lost = matches!(change, Change::Lost(..));
-                    if !lost {
-                        change.make_whole(content);
+                let changes = self.changes.entry(*id).or_default();
+                let mut lost = Vec::new();
+                for change in changes.drain(..) {
+                    if matches!(change, Change::Lost(..)) {
+                        lost.push(change);
+                        continue;
                     }
-                    lost
-                });
+                    change.make_whole(content);
+                    lost = lost.iter().flat_map(|lost| lost.outside(&change.range())).collect();
+                }
+                *changes = lost;
             }
             Op::SyncFailed(id) => {
                 for change in self.changes.entry(*id).or_default() {
