@@ -12,7 +12,7 @@ use std::io;
 use super::fs::File;
 use super::reserve;
 
-/// How far they reach, in bytes. (64 and 256 KiB measured the same: so few groups pay for so many.)
+/// How far they reach, in bytes. (64 KiB measured the same: so few groups pay for so many.)
 const AHEAD: u64 = 128 * 1024;
 /// Larger groups, in bytes, go without: to write each byte twice costs them more than it saves.
 const SMALL_GROUP: usize = 16 * 1024;
