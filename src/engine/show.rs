@@ -54,7 +54,8 @@ pub(super) fn show(core: &Core, group: &Group, pieces: &[Piece]) {
         let showing = several.then(|| core.batches.show());
         for i in first..*end {
             if i % WARM == 0 {
-                show.warm_up(&group.staged()[i..group.staged().len().min(i + WARM)]);
+                let end = group.staged().len().min(i + WARM);
+                show.warm_up(group, &group.staged()[i..end]);
             }
             if let Some(piece) = pieces.iter().find(|piece| i < piece.records) {
                 show.record(group, i, piece);
@@ -96,7 +97,7 @@ impl Show<'_> {
     /// Reads ahead what showing these records will read: the index, and the records they replace.
     /// Each look-up by itself would wait for three cache misses, one after the other; here those of
     /// many keys overlap. (Measured: docs/performance.md.)
-    fn warm_up(&self, staged: &[Staged]) {
+    fn warm_up(&self, group: &Group, staged: &[Staged]) {
         let mut sum = 0;
         for staged in staged {
             sum ^= self.keydir(staged).touch(staged.hash, self.guard);
@@ -104,7 +105,8 @@ impl Show<'_> {
         for staged in staged {
             let source = Source::live(self.core, staged.database, self.guard);
             // It will be asked for its key only.
-            sum ^= source.touch_record(staged.hash, record::HEADER);
+            let most = record::size(group.key(staged).len(), 0, true);
+            sum ^= source.touch_record(staged.hash, most);
         }
         std::hint::black_box(sum);
     }

@@ -323,7 +323,9 @@ impl<'g> Source<'g> {
         match self.segment(position) {
             Ok(segment) if segment.is_resident(position) && !self.pressed => {
                 let record = segment.mapped(position);
-                let lines = record[..record.len().min(most)].iter().step_by(LINE);
+                let record = &record[..record.len().min(most)];
+                // A record begins anywhere in a line: the last one counts, too.
+                let lines = record.iter().step_by(LINE).chain(record.last());
                 lines.fold(0, |sum, byte| sum ^ u64::from(*byte))
             }
             _ => 0,
