@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::core::Core;
 use super::hint_file;
 use super::merge::{Merge, Step};
+use super::residency::Residency;
 use super::segment::{HEADER, Segment};
 use super::segment_reader::STEP;
 use crate::error::{KvsError, Result};
@@ -28,12 +29,6 @@ pub enum Chore {
 
 /// How often the thread looks around by itself.
 const TICK: Duration = Duration::from_millis(100);
-/// How often it asks the kernel which pages are in memory, unless that takes it more than its share of
-/// the time.
-const RESIDENCY: Duration = Duration::from_secs(1);
-const RESIDENCY_SHARE: u32 = 20;
-/// So long after the last page was evicted, memory is not short any more.
-const CALM: Duration = Duration::from_secs(10);
 /// Collections of garbage at each look around; those that find none take some 100 ns.
 const COLLECTIONS: usize = 256;
 /// How long a segment has been closed before its hint is written. Under a load that overwrites, it
@@ -83,8 +78,7 @@ pub struct Compactor {
     /// The bytes of all segments and of live records after a merge that won next to nothing.
     fruitless: Option<(u64, u64)>,
     failed: Option<Instant>,
-    /// When pages were last found to be evicted.
-    evicted: Option<Instant>,
+    residency: Residency,
     closing: bool,
 }
 
@@ -123,7 +117,7 @@ impl Compactor {
             held: Vec::new(),
             fruitless: None,
             failed: None,
-            evicted: None,
+            residency: Residency::default(),
             closing: false,
         }
     }
@@ -134,7 +128,7 @@ impl Compactor {
         let mut look = Instant::now();
         while !self.closing {
             if look <= Instant::now() {
-                look = self.refresh_residency();
+                look = self.residency.look(&self.core);
             }
             self.wait();
             for chore in std::mem::take(&mut self.held) {
@@ -187,21 +181,6 @@ impl Compactor {
             Chore::Sealed(segment) => self.unhinted.push(Unhinted::new(segment)),
             Chore::CompactAll(_) => self.held.push(chore),
         }
-    }
-
-    /// Looks which pages are in memory; when to look again.
-    fn refresh_residency(&mut self) -> Instant {
-        let began = Instant::now();
-        let segments = self.core.segments.all();
-        let evicted = segments.iter().map(|segment| segment.refresh_residency()).sum();
-        self.core.stats.evicted_pages.add(evicted);
-        if evicted > 0 {
-            self.evicted = Some(began);
-        }
-        let pressed = self.evicted.is_some_and(|at| at.elapsed() < CALM);
-        self.core.set_pressed(pressed);
-        let now = Instant::now();
-        now + RESIDENCY.max((now - began) * RESIDENCY_SHARE)
     }
 
     fn work(&mut self) -> Result<(), Interrupted> {

@@ -43,6 +43,7 @@ pub mod record;
 mod recovery;
 pub mod repair;
 mod reserve;
+mod residency;
 pub mod scan;
 mod scrub;
 pub mod segment;

@@ -104,6 +104,14 @@ pub struct Segment {
     is_older: bool,
 }
 
+/// What asking for the pages in memory found.
+pub(super) struct Refreshed {
+    /// Pages that were known to be in memory before.
+    pub(super) known: u64,
+    /// Those of them that are not any more.
+    pub(super) evicted: u64,
+}
+
 /// The file of a segment that is not there.
 struct Lost;
 
@@ -463,12 +471,13 @@ impl Segment {
         }
     }
 
-    /// Asks the kernel anew which pages are in memory; how many are not any more that were.
-    pub fn refresh_residency(&self) -> u64 {
-        let known = self.known_resident();
-        self.map
-            .resident_pages(self.len() as usize)
-            .map_or(0, |pages| self.note_residency(&known, &pages))
+    /// Asks the kernel anew which pages are in memory.
+    pub(super) fn refresh_residency(&self) -> Refreshed {
+        let words = self.known_resident();
+        let known = words.iter().map(|word| u64::from(word.count_ones())).sum();
+        let pages = self.map.resident_pages(self.len() as usize);
+        let evicted = pages.map_or(0, |pages| self.note_residency(&words, &pages));
+        Refreshed { known, evicted }
     }
 
     fn known_resident(&self) -> Vec<u64> {
