@@ -72,7 +72,7 @@ impl Threads {
             log::warn!("close: {error}; the next open takes longer");
         }
         if let Some(prepared) = lock(&self.ready).take() {
-            core.remove_files(&[Arc::new(prepared)]);
+            core.remove_files(&[Arc::new(prepared.segment)]);
         }
         drop(self.lock);
     }

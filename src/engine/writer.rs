@@ -21,7 +21,7 @@ use crossbeam_channel::Sender;
 use super::compactor::Chore;
 use super::core::{Core, lock};
 use super::group::Group;
-use super::preparer::Preparer;
+use super::preparer::{Prepared, Preparer};
 use super::reserve;
 use super::segment::{HEADER, Origin, Segment};
 use super::show::{Piece, show};
@@ -171,7 +171,7 @@ impl Writer {
             segment.sync()?;
         }
         self.tail = self.active.len();
-        self.zeros.forget();
+        self.zeros = Zeros::default();
         self.active.file().set_len(self.tail)?;
         if sync { self.active.sync() } else { Ok(()) }
     }
@@ -183,7 +183,8 @@ impl Writer {
             // The compactor ends only after the writer has let go of it.
             let _ = helpers.chores.send(Chore::Sealed(segment));
         }
-        helpers.preparer.grown_to(self.tail, &self.active);
+        let (group, synced) = (self.group.bytes().len(), self.policy == Fsync::Always);
+        helpers.preparer.grown_to(self.tail, &self.active, group, synced);
     }
 
     fn count(&self) {
@@ -265,12 +266,12 @@ impl Writer {
         }
         let needed = bytes + HEADER as u64;
         let capacity = self.core.segment_target().max(needed);
-        let segment = match self.take_prepared(needed) {
-            Some(segment) => {
+        let (segment, filled) = match self.take_prepared(needed) {
+            Some(Prepared { segment, filled }) => {
                 self.core.stats.prepared_rotations.add(1);
-                segment
+                (segment, filled)
             }
-            None => self.core.create_segment(Origin::Log, capacity)?,
+            None => (self.core.create_segment(Origin::Log, capacity)?, 0),
         };
         let empty = self.tail == HEADER as u64;
         let removed = if empty { vec![self.active.number()] } else { Vec::new() };
@@ -286,7 +287,7 @@ impl Writer {
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
         let end = std::mem::replace(&mut self.tail, HEADER as u64);
         self.limit = segment.capacity();
-        self.zeros.forget();
+        self.zeros = Zeros::up_to(filled);
         self.unsynced.set_active(segment);
         if empty {
             self.core.segments.remove(&[Arc::clone(&old)]);
@@ -323,12 +324,13 @@ impl Writer {
     /// The prepared segment, if it has room for `needed` bytes. It must also have a larger number
     /// than the active one, which it has not if the active one was made in a hurry meanwhile: the
     /// newest segment is the one with the largest number.
-    fn take_prepared(&mut self, needed: u64) -> Option<Segment> {
-        let segment = self.helpers.as_mut()?.preparer.take()?;
+    fn take_prepared(&mut self, needed: u64) -> Option<Prepared> {
+        let prepared = self.helpers.as_mut()?.preparer.take()?;
+        let segment = &prepared.segment;
         if segment.capacity() >= needed && segment.number() > self.active.number() {
-            return Some(segment);
+            return Some(prepared);
         }
-        self.core.remove_files(&[Arc::new(segment)]);
+        self.core.remove_files(&[Arc::new(prepared.segment)]);
         None
     }
 

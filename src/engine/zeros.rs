@@ -1,10 +1,12 @@
 //! Zeros ahead of the log's end: appending to blocks that are written already makes an fdatasync a
-//! third cheaper, since no file length and no block map changes with it.
+//! third cheaper, since no file length and no block map changes with it. Most segments come full of
+//! them ([`preparer`]); this is for those that do not: made in a hurry, or while groups were large.
 //!
 //! Owner: the writer. The zeros go out with a group and are synced with it; only many groups later
 //! are they used up. A scan takes them for the end of the log, durable or not ([`record`]), so
 //! nothing depends on them but speed.
 //!
+//! [`preparer`]: super::preparer
 //! [`record`]: super::record
 
 use std::io;
@@ -49,9 +51,9 @@ impl Zeros {
         }
     }
 
-    /// What is behind the records was cut off, or another segment is written to.
-    pub(super) fn forget(&mut self) {
-        self.end = 0;
+    /// In a segment that has them up to `end`.
+    pub(super) fn up_to(end: u64) -> Zeros {
+        Zeros { end }
     }
 }
 
