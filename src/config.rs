@@ -109,6 +109,8 @@ pub struct Settings {
     pub readers: Option<String>,
     /// `loop-reads`
     pub loop_reads: Option<String>,
+    /// `spin`
+    pub spin: Option<String>,
     /// `index`
     pub index: Option<String>,
     /// `enable-debug-command`
@@ -142,6 +144,8 @@ pub struct Config {
     pub readers: usize,
     /// Whether a loop answers reads of what is in memory by itself; else every read is a worker's.
     pub loop_reads: bool,
+    /// Whether a loop that is busy looks for more to do before it sleeps.
+    pub spin: bool,
     /// Whether keys are kept in order.
     pub ordered: bool,
     /// Who may use DEBUG.
@@ -189,6 +193,7 @@ impl Settings {
             "loops" => &mut self.loops,
             "readers" => &mut self.readers,
             "loop-reads" => &mut self.loop_reads,
+            "spin" => &mut self.spin,
             "index" => &mut self.index,
             "enable-debug-command" => &mut self.debug_command,
             "output-limit" => {
@@ -245,6 +250,7 @@ impl Settings {
             loops: self.loops.or(below.loops),
             readers: self.readers.or(below.readers),
             loop_reads: self.loop_reads.or(below.loop_reads),
+            spin: self.spin.or(below.spin),
             index: self.index.or(below.index),
             debug_command: self.debug_command.or(below.debug_command),
             live,
@@ -282,6 +288,7 @@ impl Settings {
             loops: number("loops", self.loops, (cores as u64 / 2).max(1), 1..=256)? as usize,
             readers: number("readers", self.readers, cores as u64 * 2, 1..=256)? as usize,
             loop_reads: yes_or_no("loop-reads", self.loop_reads.as_deref(), true)?,
+            spin: yes_or_no("spin", self.spin.as_deref(), true)?,
             ordered: ordered(self.index.as_deref())?,
             debug_command: debug_command(self.debug_command.as_deref())?,
             live: Arc::new(live),
@@ -398,6 +405,7 @@ mod tests {
             ("loops", "0"),
             ("loops", "many"),
             ("loop-reads", "maybe"),
+            ("spin", "2"),
             ("index", "sorted"),
             ("log-level", "loud"),
             ("maxclients", "0"),

@@ -60,6 +60,10 @@ struct Flags {
     /// no: event loops leave all reads to those threads, even of what is in memory [default: yes]
     #[arg(long, value_name = "YES|NO")]
     loop_reads: Option<String>,
+    /// no: event loops sleep at once when there is nothing to do, which takes less processor time and
+    /// more of the clients' [default: yes]
+    #[arg(long, value_name = "YES|NO")]
+    spin: Option<String>,
     /// Connections open at once [default: 10000]
     #[arg(long, value_name = "N")]
     max_clients: Option<String>,
@@ -103,6 +107,7 @@ impl Flags {
             loops: self.loops,
             readers: self.readers,
             loop_reads: self.loop_reads,
+            spin: self.spin,
             index: self.index,
             debug_command: self.enable_debug_command,
             ..Settings::default()

@@ -132,6 +132,7 @@ pub static PARAMETERS: &[Parameter] = &[
         "slowlog-max-len",
         Kind::Number { least: 0, most: UNLIMITED, place: |live| &live.slowlog_max_len },
     ),
+    fixed("spin", "spin", |config| yes_or_no(config.spin)),
     live(
         "tcp-keepalive",
         Kind::Number { least: 0, most: i32::MAX as i64, place: |live| &live.tcp_keepalive },

@@ -1,7 +1,7 @@
 //! One event loop: polls, dispatches, settles. The whole of it runs on one thread.
 //!
 //! Always true:
-//! - It blocks nowhere but in `poll`, and there only with no turn queued and no mail waiting.
+//! - It sleeps nowhere but in `poll`, and there only with no turn queued and no mail waiting.
 //! - Polling is edge-triggered and a socket is registered once for both directions; what an event
 //!   said is kept in its connection until it was acted upon.
 //! - Connections are removed only in `settle`, after all events of the wake were handled.
@@ -23,6 +23,7 @@ use super::linger::Lingering;
 use super::mailbox::{Bell, Mailbox};
 use super::options::Options;
 use super::service::{Control, Due, Service};
+use super::spin::Spinner;
 use super::stats::{self, Stats};
 
 /// Events taken from one poll at most; more come with the next.
@@ -74,6 +75,7 @@ pub(super) struct EventLoop<S: Service> {
     orders: Mailbox<Order>,
     mails: Mailbox<S::Mail>,
     read_budget: usize,
+    spinner: Spinner,
     /// Bytes of replies that were made in this wake.
     made: usize,
 }
@@ -90,6 +92,7 @@ impl<S: Service> EventLoop<S> {
             orders: seed.orders,
             mails: seed.mails,
             read_budget: options.read_budget.max(1),
+            spinner: Spinner::new(options.spin),
             made: 0,
         }
     }
@@ -113,17 +116,54 @@ impl<S: Service> EventLoop<S> {
         Ok(())
     }
 
-    /// Sleeps until there is something to do; see `mailbox` for the order of the steps.
+    /// Waits until there is something to do; see `mailbox` for the order of the steps.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let timeout = self.timeout();
-        match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
+        let began = Instant::now();
+        let awaits_workers = self.service.awaits_mail();
+        if !self.look_again(events, began, self.spinner.time(awaits_workers))? {
+            let timeout = self.timeout();
+            self.poll(events, timeout)?;
         }
         self.bell.wake_up();
         self.ctl.now = Instant::now();
+        self.spinner.note(self.ctl.now - began, awaits_workers);
         stats::add(&self.ctl.stats.of_loop(self.ctl.index).wakes, 1);
         Ok(())
+    }
+
+    /// Looks for something to do for so long without sleeping; whether there is. Posts do not ring
+    /// meanwhile.
+    fn look_again(
+        &mut self,
+        events: &mut Events,
+        began: Instant,
+        time: Duration,
+    ) -> io::Result<bool> {
+        if time.is_zero() || self.conns.turns() > 0 {
+            return Ok(false);
+        }
+        loop {
+            self.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() || self.has_post() {
+                return Ok(true);
+            }
+            if began.elapsed() >= time {
+                return Ok(false);
+            }
+            // Whoever makes what is waited for may need this processor.
+            std::thread::yield_now();
+        }
+    }
+
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn has_post(&self) -> bool {
+        !self.orders.is_empty() || !self.mails.is_empty()
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -131,7 +171,7 @@ impl<S: Service> EventLoop<S> {
             return Some(Duration::ZERO);
         }
         self.bell.fall_asleep();
-        if !self.orders.is_empty() || !self.mails.is_empty() {
+        if self.has_post() {
             return Some(Duration::ZERO);
         }
         if self.ctl.timers.is_empty() { None } else { self.ctl.timers.timeout(Instant::now()) }

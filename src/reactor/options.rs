@@ -23,6 +23,28 @@ impl Default for OutputLimits {
     }
 }
 
+/// How long a loop may look for what comes before it sleeps; it does so only while what comes mostly
+/// comes that soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spin {
+    /// For what clients send.
+    pub clients: Duration,
+    /// For [mail that is awaited](super::Service::awaits_mail), and what clients send meanwhile.
+    pub workers: Duration,
+}
+
+impl Spin {
+    /// It sleeps at once.
+    pub const NEVER: Spin = Spin { clients: Duration::ZERO, workers: Duration::ZERO };
+}
+
+impl Default for Spin {
+    /// 30 us, 150 us.
+    fn default() -> Self {
+        Spin { clients: Duration::from_micros(30), workers: Duration::from_micros(150) }
+    }
+}
+
 /// How a [`Reactor`](super::Reactor) is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,10 +63,13 @@ pub struct Options {
     pub output: OutputLimits,
     /// Bytes read from one connection before the others get their turn; at least 1.
     pub read_budget: usize,
+    /// How long loops look for what comes before they sleep.
+    pub spin: Spin,
 }
 
 impl Default for Options {
-    /// One loop, 10,000 connections on any descriptors, no keepalive, no rejection message, 256 KiB per turn.
+    /// One loop, 10,000 connections on any descriptors, no keepalive, no rejection message, 256 KiB per turn,
+    /// the usual spinning.
     fn default() -> Self {
         Options {
             loops: 1,
@@ -54,6 +79,7 @@ impl Default for Options {
             rejection: Vec::new(),
             output: OutputLimits::default(),
             read_budget: 256 << 10,
+            spin: Spin::default(),
         }
     }
 }

@@ -37,6 +37,12 @@ pub trait Service: Sized + 'static {
         let _ = (ctl, conns);
     }
 
+    /// Whether mail is awaited that answers something. A hint: it decides only how long to look for
+    /// mail before sleeping.
+    fn awaits_mail(&self) -> bool {
+        false
+    }
+
     /// A timer set with `token` by [`Control::timer_after`] is due.
     fn timer(&mut self, ctl: &mut Control, conns: &mut Connections<Self::Session>, token: u64) {
         let _ = (ctl, conns, token);

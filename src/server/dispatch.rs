@@ -311,6 +311,10 @@ impl Service for Dispatcher {
         self.shared.registry.leave(session.entry().number);
     }
 
+    fn awaits_mail(&self) -> bool {
+        self.outbox.is_under_way()
+    }
+
     fn idle(&self, conn: &Connection<Session>) -> bool {
         conn.session.is_idle()
     }

@@ -51,7 +51,7 @@ use crate::config::{Config, EngineKind};
 use crate::engine::fs::{Fs, OsFs};
 use crate::engine::{DATABASES, KvsEngine, MemoryEngine, Options, name_engine};
 use crate::error::{KvsError, Result};
-use crate::reactor::{self, Listener, OutputLimits, Reactor};
+use crate::reactor::{self, Listener, OutputLimits, Reactor, Spin};
 
 use batch::Mail;
 use blocking::BlockingEngine;
@@ -113,6 +113,7 @@ impl Server {
             max_connections: config.live.max_clients.count(),
             rejection: b"-ERR max number of clients reached\r\n".to_vec(),
             output: OutputLimits { hard: config.live.output_limit(), ..OutputLimits::default() },
+            spin: if config.spin { Spin::default() } else { Spin::NEVER },
             ..reactor::Options::default()
         };
         let loops = Arc::clone(&shared);

@@ -89,6 +89,11 @@ impl Outbox {
         batch
     }
 
+    /// Whether requests are with the workers.
+    pub fn is_under_way(&self) -> bool {
+        self.under_way > 0
+    }
+
     /// Whether another write may be gathered: with more under way than this, the disk is slower than the
     /// clients, and they wait.
     pub fn has_room(&self) -> bool {
