@@ -55,6 +55,17 @@ fn commands_are_counted(loop_reads: bool) {
     let Value::Array(buckets) = &figures[3] else { panic!("{figures:?}") };
     assert_eq!(buckets.last(), Some(&Value::Integer(6)), "all were timed: {buckets:?}");
 
+    let set = ["CONFIG", "SET", "latency-tracking-info-percentiles", "0.0 50 99.9"];
+    assert_eq!(one.call(&set).unwrap(), ok());
+    assert_eq!(says(&mut one, "config set latency-tracking no"), ok());
+    assert_eq!(says(&mut one, "ttl untimed"), Value::Integer(-2));
+    let latency = info(&mut one, "latencystats");
+    let get = &latency["latency_percentiles_usec_get"];
+    let names = get.split(',').map(|part| part.split('=').next().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["p0", "p50", "p99.9"]);
+    assert!(!latency.contains_key("latency_percentiles_usec_ttl"), "nothing was measured");
+    assert_eq!(says(&mut one, "config set latency-tracking yes"), ok());
+
     assert_eq!(says(&mut other, "config resetstat"), ok());
     let stats = info(&mut one, "everything");
     assert!(!stats.contains_key("cmdstat_get") && !stats.contains_key("errorstat_ERR"));

@@ -1,6 +1,6 @@
 //! The settings that CONFIG SET changes while the server runs.
 //!
-//! Any thread reads them, each for itself and without a lock (the password has one). Whoever sets
+//! Any thread reads them, each for itself and without a lock (what is no number has one). Whoever sets
 //! them goes through the table in `parameters.rs`, which checks the values.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -83,6 +83,7 @@ pub struct Live {
     pub latency_tracking: Number,
     /// A place in `LOG_LEVELS`.
     pub(super) log_level: Number,
+    percentiles: RwLock<Vec<f64>>,
     password: RwLock<Password>,
     has_password: AtomicBool,
 }
@@ -130,6 +131,7 @@ impl Default for Live {
             latency_threshold: Number::new(0),
             latency_tracking: Number::new(1),
             log_level: Number::new(NOTICE),
+            percentiles: RwLock::new(vec![50.0, 99.0, 99.9]),
             password: RwLock::default(),
             has_password: AtomicBool::new(false),
         }
@@ -159,6 +161,15 @@ impl Live {
             0 => usize::MAX,
             limit => limit,
         }
+    }
+
+    /// Those of commands' times that INFO shows, in hundredths.
+    pub fn percentiles(&self) -> Vec<f64> {
+        self.percentiles.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_percentiles(&self, percentiles: Vec<f64>) {
+        *self.percentiles.write().unwrap_or_else(PoisonError::into_inner) = percentiles;
     }
 
     /// Whether clients have to log in.

@@ -86,7 +86,7 @@ pub static PARAMETERS: &[Parameter] = &[
     live("latency-tracking", Kind::YesNo(|live| &live.latency_tracking)),
     live(
         "latency-tracking-info-percentiles",
-        Kind::Only { value: "50 99 99.9", why: "INFO shows these" },
+        Kind::Text { get: percentiles, check: check_percentiles, put: put_percentiles },
     ),
     Parameter {
         name: "loglevel",
@@ -279,6 +279,31 @@ fn check_log_level(name: &str) -> Result<(), String> {
 fn put_log_level(live: &Live, name: &str) {
     if let Some(level) = level_of(name) {
         live.log_level.set(level as i64);
+    }
+}
+
+fn percentiles(live: &Live) -> String {
+    live.percentiles().iter().map(f64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn parse_percentiles(text: &str) -> Result<Vec<f64>, String> {
+    let percentile = |word: &str| match word.parse::<f64>() {
+        Ok(percentile) if (0.0..=100.0).contains(&percentile) => Ok(percentile),
+        Ok(percentile) if !percentile.is_nan() => {
+            Err("latency-tracking-info-percentiles parameters should sit between [0.0,100.0]")
+        }
+        _ => Err("Invalid latency-tracking-info-percentiles parameters"),
+    };
+    text.split_whitespace().map(percentile).collect::<Result<_, _>>().map_err(str::to_owned)
+}
+
+fn check_percentiles(text: &str) -> Result<(), String> {
+    parse_percentiles(text).map(drop)
+}
+
+fn put_percentiles(live: &Live, text: &str) {
+    if let Ok(percentiles) = parse_percentiles(text) {
+        live.set_percentiles(percentiles);
     }
 }
 

@@ -95,6 +95,11 @@ impl Counted {
         rows
     }
 
+    /// Whether nothing was.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|count| *count == 0)
+    }
+
     /// The time in microseconds that so many hundredths took no longer than.
     pub fn percentile(&self, hundredths: f64) -> f64 {
         let total: u64 = self.0.iter().sum();

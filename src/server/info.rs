@@ -250,12 +250,15 @@ fn errorstats(shared: &Shared, text: &mut String) {
 }
 
 fn latencystats(shared: &Shared, text: &mut String) {
+    let percentiles = shared.config.live.percentiles();
     for (command, figures) in shared.figures().used() {
-        if figures.calls > 0 {
-            let [half, most, all] =
-                [50.0, 99.0, 99.9].map(|hundredths| figures.times.percentile(hundredths));
+        // It may have been called while times were not counted.
+        if !figures.times.is_empty() {
             let name = format!("latency_percentiles_usec_{}", command.name);
-            put(text, &name, format_args!("p50={half:.3},p99={most:.3},p99.9={all:.3}"));
+            let time = |hundredths: &f64| {
+                format!("p{hundredths}={:.3}", figures.times.percentile(*hundredths))
+            };
+            put(text, &name, percentiles.iter().map(time).collect::<Vec<_>>().join(","));
         }
     }
 }
