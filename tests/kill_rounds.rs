@@ -102,9 +102,8 @@ struct Round {
 
 impl Round {
     /// Writes until the server is gone.
-    fn write(&self, server: &Process, ledger: &mut Ledger, shared: &Shared) {
+    fn write(&self, mut client: Client, ledger: &mut Ledger, shared: &Shared) {
         let large = matches!(self.moment, Moment::Torn(_));
-        let mut client = server.client();
         while !self.stop.load(Ordering::Relaxed) {
             let burst = if large { 1 } else { 1 + ledger.random().below(WINDOW) };
             (0..burst).for_each(|_| ledger.next(large).send(&mut client));
@@ -150,10 +149,12 @@ fn write_and_kill(
 ) -> bool {
     let round = Round { moment, told: AtomicU64::new(0), stop: AtomicBool::new(false) };
     let mut monitor = server.client();
+    // Connected before any of them writes: the kill may come at once then.
+    let mut clients: Vec<Client> = ledgers.iter().map(|_| server.client()).collect();
     let compacting = std::thread::scope(|scope| {
         for ledger in ledgers {
-            let (round, server) = (&round, &server);
-            scope.spawn(move || round.write(server, ledger, shared));
+            let (round, client) = (&round, clients.pop().unwrap());
+            scope.spawn(move || round.write(client, ledger, shared));
         }
         let compacting = round.wait(&mut monitor);
         server.signal("KILL");
