@@ -1,6 +1,6 @@
 //! Creates the next segment before it is needed: a file and its name are durable only after two syncs,
-//! which no commit waits for then. Unless groups are large, it is filled with zeros, too: see
-//! [`zeros`](super::zeros) for what that saves.
+//! which no commit waits for then. With fsync always, and unless groups are large, memory is short or
+//! the disk nearly full, it is filled with zeros, too: see [`zeros`](super::zeros) for what that saves.
 //!
 //! Thread: `kvs-prepare` creates and fills, the writer asks and takes. A prepared segment is a file that the
 //! manifest does not list: one that is never used goes with the next open, or with the close. The
@@ -13,6 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 
 use super::core::{Core, lock};
+use super::reserve;
 use super::segment::{HEADER, Origin, Segment};
 use crate::error::{KvsError, Result};
 
@@ -26,6 +27,8 @@ const LARGE_GROUP: usize = 128 * 1024;
 const GROUPS: usize = 16;
 /// Zeros are written and synced in steps of so many bytes, so that no commit waits long for them.
 const STEP: usize = 1024 * 1024;
+/// Zeros are written only where there is room for so many segments.
+const PLENTY: u64 = 8;
 /// How often a full disk is looked at again.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -66,7 +69,11 @@ impl Preparer {
     /// Tells that a group of so many bytes went into the active segment, up to `tail`, and whether
     /// each is synced: in time, the next segment is asked for.
     pub(super) fn grown_to(&mut self, tail: u64, active: &Segment, group: usize, synced: bool) {
-        self.group = (self.group * (GROUPS - 1) + group) / GROUPS;
+        if self.group == 0 {
+            self.group = group;
+        } else if group > 0 {
+            self.group = (self.group * (GROUPS - 1) + group) / GROUPS;
+        }
         if !self.asked && tail > WORTHWHILE.min(active.capacity() / 4) {
             let (active, filled) = (active.number(), synced && self.group <= LARGE_GROUP);
             self.asked = self.requests.try_send(Request { active, filled }).is_ok();
@@ -94,14 +101,18 @@ pub(super) fn run(core: &Core, requests: &Receiver<Request>, ready: &Ready) {
         if lock(ready).as_ref().is_some_and(|prepared| number(prepared) > request.active) {
             continue;
         }
-        let goes_on = || match requests.try_recv() {
-            Err(TryRecvError::Disconnected) => false,
-            request => {
-                asked = request.ok().or(asked);
-                true
+        let mut goes_on = |number: u64| {
+            match requests.try_recv() {
+                Err(TryRecvError::Disconnected) => return false,
+                request => asked = request.ok().or(asked),
             }
+            let overtaken = asked.is_some_and(|next| next.active > number);
+            !overtaken && !core.reserve.is_full() && !core.is_pressed()
         };
-        match prepare(core, request.filled, goes_on) {
+        match prepare(core, request.filled, &mut goes_on) {
+            Ok(prepared) if asked.is_some_and(|next| next.active > number(&prepared)) => {
+                core.remove_files(&[Arc::new(prepared.segment)]);
+            }
             Ok(prepared) => {
                 if let Some(unused) = lock(ready).replace(prepared) {
                     core.remove_files(&[Arc::new(unused.segment)]);
@@ -124,25 +135,40 @@ fn next(core: &Core, requests: &Receiver<Request>) -> Option<Request> {
     }
 }
 
-/// A segment, with zeros if they are asked for, as far as the writer goes on.
-fn prepare(core: &Core, filled: bool, goes_on: impl FnMut() -> bool) -> Result<Prepared> {
+/// A segment, with zeros if they are asked for and there is plenty of room, as far as the fill
+/// `goes_on` for its number. On a full disk it has none: they would take the room of records.
+fn prepare(core: &Core, filled: bool, goes_on: &mut impl FnMut(u64) -> bool) -> Result<Prepared> {
     let segment = core.create_segment(Origin::Log, core.segment_target())?;
     let mut prepared = Prepared { segment, filled: HEADER as u64 };
-    if filled && let Err(error) = fill(&mut prepared, goes_on) {
+    let plenty = prepared.segment.capacity().saturating_mul(PLENTY);
+    if !filled || core.fs.room(&core.dir).is_some_and(|room| room < plenty) {
+        return Ok(prepared);
+    }
+    let outcome = match fill(&mut prepared, goes_on) {
+        Err(error) if reserve::is_no_space(error.kind()) => empty(&mut prepared),
+        Ok(()) if core.reserve.is_full() => empty(&mut prepared),
+        outcome => outcome,
+    };
+    if let Err(error) = outcome {
         core.remove_files(&[Arc::new(prepared.segment)]);
         return Err(KvsError::io("fill a segment with zeros")(error));
     }
     Ok(prepared)
 }
 
-fn fill(prepared: &mut Prepared, mut goes_on: impl FnMut() -> bool) -> io::Result<()> {
+fn fill(prepared: &mut Prepared, goes_on: &mut impl FnMut(u64) -> bool) -> io::Result<()> {
     static ZEROS: [u8; STEP] = [0; STEP];
     let (file, capacity) = (prepared.segment.file(), prepared.segment.capacity());
-    while prepared.filled < capacity && goes_on() {
+    while prepared.filled < capacity && goes_on(prepared.segment.number()) {
         let step = (capacity - prepared.filled).min(STEP as u64);
         file.write_all_at(&ZEROS[..step as usize], prepared.filled)?;
         file.sync_data()?;
         prepared.filled += step;
     }
     Ok(())
+}
+
+fn empty(prepared: &mut Prepared) -> io::Result<()> {
+    prepared.filled = HEADER as u64;
+    prepared.segment.file().set_len(prepared.filled)
 }

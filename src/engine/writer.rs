@@ -127,11 +127,14 @@ impl Writer {
 
     fn commit_staged(&mut self) -> Result<()> {
         self.core.check_poison()?;
-        let written = match self.try_to_write() {
-            // Without the reserve there may be room.
-            Err(KvsError::NoSpace) if self.core.reserve.release(&self.core) => self.try_to_write(),
-            written => written,
-        };
+        let mut written = self.try_to_write();
+        // There may be room where zeros are: in the prepared segment, and in the reserve.
+        if is_full(&written) && self.give_up_prepared() {
+            written = self.try_to_write();
+        }
+        if is_full(&written) && self.core.reserve.release(&self.core) {
+            written = self.try_to_write();
+        }
         if let Ok(pieces) = &written {
             self.count();
             show(&self.core, &self.group, pieces);
@@ -334,6 +337,16 @@ impl Writer {
         None
     }
 
+    /// Removes the prepared segment; whether that won room.
+    fn give_up_prepared(&mut self) -> bool {
+        let Some(prepared) = self.helpers.as_mut().and_then(|helpers| helpers.preparer.take())
+        else {
+            return false;
+        };
+        self.core.remove_files(&[Arc::new(prepared.segment)]);
+        prepared.filled > HEADER as u64
+    }
+
     /// Lets go of the helpers, syncs what is written and cuts off the zeros behind it. Returns the
     /// active segment, for its hint.
     pub(super) fn close(&mut self) -> Result<Arc<Segment>> {
@@ -343,6 +356,10 @@ impl Writer {
         self.active.file().set_len(self.tail)?;
         Ok(Arc::clone(&self.active))
     }
+}
+
+fn is_full<T>(outcome: &Result<T>) -> bool {
+    matches!(outcome, Err(KvsError::NoSpace))
 }
 
 fn is_no_space(error: &KvsError) -> bool {

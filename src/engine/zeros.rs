@@ -1,6 +1,7 @@
 //! Zeros ahead of the log's end: appending to blocks that are written already makes an fdatasync a
-//! third cheaper, since no file length and no block map changes with it. Most segments come full of
-//! them ([`preparer`]); this is for those that do not: made in a hurry, or while groups were large.
+//! third cheaper, since no file length and no block map changes with it. Segments may come
+//! full of them ([`preparer`]); this is for those that do not: made in a hurry, or while groups were
+//! large.
 //!
 //! Owner: the writer. The zeros go out with a group and are synced with it; only many groups later
 //! are they used up. A scan takes them for the end of the log, durable or not ([`record`]), so
