@@ -63,7 +63,7 @@ impl Spinner {
     pub(super) fn note(&mut self, pause: Duration, awaited_workers: bool) {
         if pause < self.short.clients {
             self.of_clients.short();
-        } else if !awaited_workers {
+        } else if !awaited_workers || pause >= self.short.workers {
             self.of_clients.long();
         }
         if awaited_workers {

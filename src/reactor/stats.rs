@@ -51,7 +51,7 @@ pub struct Counts {
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
-    /// How often the loops came back from poll.
+    /// How often the loops came back from waiting.
     pub wakes: u64,
 }
 
