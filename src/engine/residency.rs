@@ -14,8 +14,9 @@ use super::core::Core;
 /// How often to ask, unless that takes more than its share of the time.
 const PERIOD: Duration = Duration::from_secs(1);
 const SHARE_OF_TIME: u32 = 20;
-/// Of so many pages in memory, one may go from one look to the next.
+/// Of so many pages in memory, one may go from one look to the next, and some more.
 const FEW: u64 = 256;
+const SOME: u64 = 16;
 /// So long after the last look that found more gone, memory is not short any more.
 const CALM: Duration = Duration::from_secs(3);
 
@@ -44,7 +45,7 @@ impl Residency {
     /// Whether memory is short, after so many of the pages that were known to be in memory have
     /// gone.
     fn is_short(&mut self, known: u64, evicted: u64, now: Instant) -> bool {
-        if evicted > known / FEW {
+        if evicted > known / FEW + SOME {
             self.short = Some(now);
         }
         self.short.is_some_and(|at| now.duration_since(at) < CALM)
@@ -58,7 +59,8 @@ mod tests {
     #[test]
     fn memory_is_short_for_a_while_after_more_than_a_few_pages_went() {
         let (mut residency, began) = (Residency::default(), Instant::now());
-        let mut is_short = |evicted, after| residency.is_short(10 * FEW, evicted, began + after);
+        let mut is_short =
+            |evicted, after| residency.is_short(10 * FEW, SOME + evicted, began + after);
         assert!(!is_short(0, Duration::ZERO));
         assert!(!is_short(10, Duration::ZERO), "a few pages go at any time");
         assert!(is_short(11, Duration::ZERO));
