@@ -290,6 +290,52 @@ fn values_are_taken_again_when_others_make_room() {
     assert_eq!(contents(&options(&cut, Fsync::Always).open().unwrap()).len(), model.len() + 1);
 }
 
+const SEGMENT: u64 = 1024 * 1024;
+
+/// How many segments have zeros up to their end, or records.
+fn filled(disk: &SimFs) -> usize {
+    logs(disk).iter().filter(|content| content.len() as u64 == SEGMENT).count()
+}
+
+fn logs(disk: &SimFs) -> Vec<Vec<u8>> {
+    let paths = disk.paths().into_iter();
+    let logs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    logs.filter_map(|path| disk.content(&path)).collect()
+}
+
+/// A store whose next segment is full of zeros meets a full disk; whether that segment was handed
+/// over by then.
+fn full_beside_zeros() -> Option<(SimFs, KvStore)> {
+    let disk = SimFs::new();
+    let store = options(&disk, Fsync::Always).segment_bytes(SEGMENT).open().unwrap();
+    for i in 0..3 {
+        store.put(format!("key{i}"), vec![b'v'; 100 * 1024]).unwrap();
+    }
+    until("the next segment is filled", || filled(&disk) == 1);
+    disk.set_capacity(Some(disk.used() + 64 * 1024));
+    store.put("more", vec![b'm'; 200 * 1024]).unwrap();
+    (!store.reader().disk_is_full()).then_some((disk, store))
+}
+
+#[test]
+fn zeros_give_way_to_records_on_a_full_disk() {
+    // It is handed over a moment after its last zeros are seen, so the first try may come too soon.
+    let (disk, store) = (0..100).find_map(|_| full_beside_zeros()).unwrap();
+    assert_eq!(filled(&disk), 0);
+    // There is room for other segments, but not for many.
+    disk.set_capacity(Some(disk.used() + 4 * SEGMENT));
+    store.put("more", "").unwrap();
+    until("the next segment is there", || logs(&disk).len() == 2);
+    for i in 0..10 {
+        store.put(format!("small{i}"), vec![b's'; 100 * 1024]).unwrap();
+        assert_eq!(filled(&disk), 0, "room was taken for zeros");
+    }
+    let model = contents(&store);
+    assert_eq!(model.len(), 14);
+    drop(store);
+    assert!(contents(&options(&disk, Fsync::Always).open().unwrap()) == model);
+}
+
 fn ask(client: &mut Client, words: &[&str]) -> Value {
     client.call(words).unwrap()
 }
