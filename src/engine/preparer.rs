@@ -4,7 +4,7 @@
 //!
 //! Thread: `kvs-prepare` creates and fills, the writer asks and takes. A prepared segment is a file that the
 //! manifest does not list: one that is never used goes with the next open, or with the close. The
-//! same thread keeps the reserve ([`reserve`](super::reserve)).
+//! same thread keeps the reserve ([`reserve`]).
 
 use std::io;
 use std::sync::{Arc, Mutex};
