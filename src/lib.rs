@@ -77,7 +77,7 @@
 //! | `kvs-write` | `engine/store.rs` | group commits of what the loops submit | a bounded channel |
 //! | `kvs-read-N` | `engine/store.rs` | reads that may wait for the disk, walks over many keys | a bounded channel |
 //! | `kvs-compact` | `engine/store.rs` | merges, hints, which pages are in memory | a channel from the writer, a clock |
-//! | `kvs-prepare` | `engine/store.rs` | creates the next segment and fills it with zeros | a channel from the writer |
+//! | `kvs-prepare` | `engine/store.rs` | creates the next segment, perhaps full of zeros; keeps the reserve | a channel from the writer, a clock |
 //! | `kvs-expire` | `engine/store.rs` | removes keys whose time has come | a schedule that the writer fills, a clock |
 //! | `kvs-scrub` | `engine/store.rs` | reads closed segments to find damage, at a low rate | a clock |
 //! | `kvs-backup` | `engine/backup.rs` | makes one backup in the background, then ends | - |

@@ -23,8 +23,8 @@ impl Default for OutputLimits {
     }
 }
 
-/// How long a loop may look for what comes before it sleeps; it does so only while what comes mostly
-/// comes that soon.
+/// How long a loop may look for what comes before it sleeps; it does so only while a third of what
+/// comes does so that soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spin {
     /// For what clients send.
