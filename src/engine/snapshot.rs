@@ -5,8 +5,7 @@
 //! index with the overlay laid over it. A database that is cleared is handed over whole. Snapshots
 //! begin and end between two group commits, so they see all of an atomic batch or nothing of it.
 //!
-//! Any thread, but for what says "for the writer". The walk pins an epoch for one block of keys at
-//! a time. Invariant: the overlay is written before the index; so who reads the index first and the
+//! Any thread, but for what says "for the writer". The walk pins an epoch for some keys at a time. Invariant: the overlay is written before the index; so who reads the index first and the
 //! overlay then, and finds nothing in the overlay, has read the index as of the snapshot.
 
 use std::ops::{Bound, ControlFlow};
@@ -23,6 +22,9 @@ use super::segments::Table;
 use super::view::{Patience, Source, Stop, expired};
 use crate::error::{KvsError, Result};
 use crate::key_range::KeyRange;
+
+/// How many keys a walk takes from the index at a time.
+const AT_ONCE: usize = 32;
 
 /// Where a key's record was when the snapshot began; `None`: the key was not there.
 type Before = Option<(Arc<Segment>, Position)>;
@@ -175,7 +177,7 @@ impl Snapshot {
         };
         loop {
             let guard = crossbeam_epoch::pin();
-            let (keys, upper) = self.block(&from, &guard)?;
+            let (keys, upper) = self.piece(&from, &guard)?;
             for key in &keys {
                 if !within(key) {
                     return Ok(());
@@ -209,7 +211,7 @@ impl Snapshot {
         };
         while before.as_ref().is_none_or(|before| !before.is_empty()) {
             let guard = crossbeam_epoch::pin();
-            let (keys, lower) = self.block_before(before.as_deref(), &guard)?;
+            let (keys, lower) = self.piece_before(before.as_deref(), &guard)?;
             for key in keys.iter().rev() {
                 if !within(key) {
                     return Ok(());
@@ -224,35 +226,35 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The keys of one block of the index that are below `before`, as [`Snapshot::block`] has them,
-    /// and where the block begins.
-    fn block_before(&self, before: Option<&[u8]>, guard: &Guard) -> Result<Keys> {
+    /// The last keys of the index below `before`, as [`Snapshot::piece`] has them, and below what to
+    /// go on.
+    fn piece_before(&self, before: Option<&[u8]>, guard: &Guard) -> Result<Keys> {
         let cleared = self.is_cleared();
         let source = self.source(guard);
         let order = source.keydir.order().ok_or(UNORDERED)?;
-        let (present, lower) = order.piece_before(before, guard);
-        let keys: Vec<Box<[u8]>> = present.map(Into::into).collect();
+        let (present, lower) = order.piece_before(before, AT_ONCE, guard);
+        let keys: Vec<Box<[u8]>> = present.into_iter().map(Into::into).collect();
         if self.is_cleared() != cleared {
-            return self.block_before(before, guard);
+            return self.piece_before(before, guard);
         }
         let from = lower.as_deref().map_or(Bound::Unbounded, Bound::Included);
         let keys =
             self.with_removed(keys, (from, before.map_or(Bound::Unbounded, Bound::Excluded)));
-        Ok((keys, lower.map(<[u8]>::into_vec)))
+        Ok((keys, lower))
     }
 
-    /// The keys of one block of the index from `from` on, those that the index has not any more
-    /// included, and where the next block begins.
-    fn block(&self, from: &[u8], guard: &Guard) -> Result<Keys> {
+    /// Some keys of the index from `from` on, those that it has not any more included, and where to
+    /// go on.
+    fn piece(&self, from: &[u8], guard: &Guard) -> Result<Keys> {
         let cleared = self.is_cleared();
         let source = self.source(guard);
         let order = source.keydir.order().ok_or(UNORDERED)?;
-        let (present, upper) = order.piece(from, guard);
-        let keys: Vec<Box<[u8]>> = present.map(Into::into).collect();
+        let (present, upper) = order.piece(from, AT_ONCE, guard);
+        let keys: Vec<Box<[u8]>> = present.into_iter().map(Into::into).collect();
         let behind = upper.map_or(Bound::Unbounded, Bound::Excluded);
         if self.is_cleared() != cleared {
             // The index that was read may be the one after the clear.
-            return self.block(from, guard);
+            return self.piece(from, guard);
         }
         let keys = self.with_removed(keys, (Bound::Included(from), behind));
         Ok((keys, upper.map(<[u8]>::to_vec)))

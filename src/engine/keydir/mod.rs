@@ -14,6 +14,7 @@ mod atomics {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
 mod order;
+mod run;
 mod table;
 
 use std::hash::{BuildHasher, RandomState};
@@ -332,8 +333,8 @@ mod tests {
         let guard = crossbeam_epoch::pin();
         let (mut keys, mut from) = (Vec::new(), Vec::new());
         loop {
-            let (piece, next) = keydir.order().unwrap().piece(&from, &guard);
-            keys.extend(piece.map(<[u8]>::to_vec));
+            let (piece, next) = keydir.order().unwrap().piece(&from, 20, &guard);
+            keys.extend(piece.into_iter().map(<[u8]>::to_vec));
             match next {
                 Some(next) => from = next.to_vec(),
                 None => return keys,
@@ -384,8 +385,8 @@ mod tests {
         let (mut keys, mut before) = (Vec::new(), None);
         loop {
             let guard = crossbeam_epoch::pin();
-            let (piece, lower) = keydir.order().unwrap().piece_before(before.as_deref(), &guard);
-            let piece: Vec<&[u8]> = piece.collect();
+            let order = keydir.order().unwrap();
+            let (piece, lower) = order.piece_before(before.as_deref(), 20, &guard);
             keys.extend(piece.iter().rev().map(|key| key.to_vec()));
             match lower {
                 Some(lower) => before = Some(lower),

@@ -1,115 +1,126 @@
-//! The ordered index: all keys of a database in order, packed into blocks of some dozens.
+//! The ordered index: all keys of a database in order, packed into blocks of some hundreds.
 //!
 //! A skip list leads from each block's lower bound to the block; the block itself is immutable and
-//! replaced whole, so readers walk without locks. A key costs its own bytes, four more for its
-//! offset and a share of the block's. The values' positions are not here but in the hash table.
+//! replaced whole, so readers walk without locks. What is new or gone is kept beside a block's keys
+//! until it is some dozen, so that a change copies those few and not the block. A key costs its own
+//! bytes, four more and a share of the block's. The values' positions are not here but in the hash
+//! table.
 //!
 //! ```text
-//!   skip list:  ""            "kiwi"           "plum"
-//!               |              |                |
-//!   block:     [apple fig]    [kiwi lime nut]  [plum]
-//!   upper:      "kiwi"         "plum"           none
+//!   skip list:  ""            "k"              "p"           bounds are as short as they can be
+//!               |             |                |
+//!   base:      [apple fig]   [kiwi lime nut]  [plum]
+//!   added:     [date]        []               [quince]
+//!   removed:   []            [lime]           []
+//!   upper:      "k"           "p"             none
 //! ```
 //! Owner: the writer inserts and removes; any thread reads. Invariants: the blocks' ranges
-//! [lower, upper) tile the key space; "" is always a lower bound, so each key has a block. A reader
+//! [lower, upper) tile the key space; "" is always a lower bound, so each key has a block; the keys of
+//! a block are those of its base that were not removed, and the added ones. A reader
 //! walks by key, never by list links: behind a block it looks for the block of `upper`, so a split
 //! or a merge beside it costs it no key and shows it none twice.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_epoch::Guard;
 use crossbeam_skiplist::SkipMap;
+use smallvec::SmallVec;
 
+use super::run::Run;
 use crate::engine::epoch_cell::EpochCell;
 
-/// A block is split when it holds more than so many keys, or so many bytes and two keys.
-const MAX_KEYS: usize = 64;
-const MAX_BYTES: usize = 4096;
+/// A base is split when it holds more than so many keys, or so many bytes and two keys.
+const MAX_KEYS: usize = 256;
+const MAX_BYTES: usize = 8192;
 /// Two neighbours become one when together they hold no more than half a block.
 const MERGE_KEYS: usize = MAX_KEYS / 2;
 const MERGE_BYTES: usize = MAX_BYTES / 2;
+/// What was added to a base, or removed, goes into a new one when it is more than this.
+const FRESH_KEYS: usize = 32;
+const FRESH_BYTES: usize = 1024;
 
-/// A run of keys: immutable.
+/// Where a block begins. Most bounds are that short, and then next to what leads to them.
+type Lower = SmallVec<[u8; 24]>;
+
+/// What a block holds but for the latest changes.
 #[derive(Debug, Default)]
-struct Block {
+struct Base {
     /// Where the next block begins; `None`: there is none.
     upper: Option<Box<[u8]>>,
-    /// End of each key in `bytes`.
-    ends: Box<[u32]>,
-    bytes: Box<[u8]>,
+    keys: Run,
+}
+
+#[derive(Debug, Default)]
+struct Block {
+    base: Arc<Base>,
+    added: Run,
+    removed: Run,
 }
 
 impl Block {
     fn new(keys: &[&[u8]], upper: Option<&[u8]>) -> Block {
-        let bytes = keys.concat();
-        let ends = keys.iter().scan(0u32, |end, key| {
-            *end += key.len() as u32;
-            Some(*end)
-        });
-        Block {
-            upper: upper.map(Into::into),
-            ends: ends.collect(),
-            bytes: bytes.into_boxed_slice(),
-        }
+        let base = Base { upper: upper.map(Into::into), keys: Run::new(keys) };
+        Block { base: Arc::new(base), ..Block::default() }
     }
 
-    fn len(&self) -> usize {
-        self.ends.len()
+    /// The block with other changes; `None` if they are so many that its keys are to be packed anew.
+    fn changed(&self, added: &[&[u8]], removed: &[&[u8]]) -> Option<Block> {
+        let few = |keys: &[&[u8]]| {
+            keys.len() <= FRESH_KEYS
+                && keys.iter().map(|key| key.len()).sum::<usize>() <= FRESH_BYTES
+        };
+        (few(added) && few(removed)).then(|| Block {
+            base: Arc::clone(&self.base),
+            added: Run::new(added),
+            removed: Run::new(removed),
+        })
     }
 
-    fn key(&self, i: usize) -> &[u8] {
-        let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
-        &self.bytes[start..self.ends[i] as usize]
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len()).map(|i| self.key(i))
-    }
-
-    /// The place of the first key that is not below `key`, and whether it is `key`.
-    fn search(&self, key: &[u8]) -> (usize, bool) {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = (low + high) / 2;
-            if self.key(middle) < key { low = middle + 1 } else { high = middle }
-        }
-        (low, low < self.len() && self.key(low) == key)
+    fn upper(&self) -> Option<&[u8]> {
+        self.base.upper.as_deref()
     }
 
     fn covers(&self, key: &[u8]) -> bool {
-        self.upper.as_deref().is_none_or(|upper| key < upper)
+        self.upper().is_none_or(|upper| key < upper)
+    }
+
+    /// Its keys at or behind `from`, in order.
+    fn keys_from<'b>(&'b self, from: &[u8]) -> impl Iterator<Item = &'b [u8]> + use<'b> {
+        let base = &self.base.keys;
+        let base = base.keys_from(base.place(from)).filter(|key| !self.removed.contains(key));
+        union(base, self.added.keys_from(self.added.place(from)))
     }
 
     fn memory(&self) -> usize {
+        let base = 2 * size_of::<usize>() + size_of::<Base>() + self.upper().map_or(0, <[u8]>::len);
         size_of::<Block>()
-            + self.bytes.len()
-            + self.ends.len() * 4
-            + self.upper.as_ref().map_or(0, |upper| upper.len())
+            + base
+            + self.base.keys.memory()
+            + self.added.memory()
+            + self.removed.memory()
     }
 }
 
-/// A node of the skip list: key (16), cell (8), tower and counts, and what malloc adds.
-const NODE: usize = 80;
+/// A node of the skip list: key (40), cell (8), tower and counts, and what malloc adds.
+const NODE: usize = 104;
 
-fn too_large(keys: usize, bytes: usize) -> bool {
-    keys > MAX_KEYS || (bytes > MAX_BYTES && keys > 1)
-}
-
-type Entry<'a> = crossbeam_skiplist::map::Entry<'a, Box<[u8]>, EpochCell<Block>>;
+type Entry<'a> = crossbeam_skiplist::map::Entry<'a, Lower, EpochCell<Block>>;
 
 /// See the module.
 pub struct Order {
-    blocks: SkipMap<Box<[u8]>, EpochCell<Block>>,
+    blocks: SkipMap<Lower, EpochCell<Block>>,
     /// What the blocks and their nodes take, in bytes.
     memory: AtomicUsize,
 }
 
 impl Default for Order {
     fn default() -> Self {
-        let blocks = SkipMap::new();
-        blocks.insert(Box::default(), EpochCell::new(Block::default()));
-        Order { blocks, memory: AtomicUsize::new(NODE + size_of::<Block>()) }
+        let (blocks, first) = (SkipMap::new(), Block::default());
+        let memory = AtomicUsize::new(NODE + first.memory());
+        blocks.insert(Lower::new(), EpochCell::new(first));
+        Order { blocks, memory }
     }
 }
 
@@ -137,11 +148,20 @@ impl Order {
     /// Inserts keys, sorted and without repetition. Those that are there already stay.
     pub fn insert(&self, keys: &[&[u8]], guard: &Guard) {
         let mut rest = keys;
-        while let Some(first) = rest.first() {
+        while let Some((first, others)) = rest.split_first() {
             let (entry, block) = self.block(first, guard);
-            let here = rest.partition_point(|key| block.covers(key));
-            let (added, next) = rest.split_at(here);
-            self.rewrite(&entry, block, &merged(block, added), guard);
+            let more = others.iter().take_while(|key| block.covers(key)).count();
+            let (here, next) = rest.split_at(1 + more);
+            let added: Vec<&[u8]> = union(block.added.keys(), here.iter().copied()).collect();
+            let removed: Vec<&[u8]> = block.removed.keys().collect();
+            match block.changed(&added, &removed) {
+                Some(new) => self.replace(&entry, block, new, guard),
+                None => {
+                    let keys: Vec<&[u8]> =
+                        union(block.keys_from(b""), here.iter().copied()).collect();
+                    self.rewrite(&entry, block, &keys, guard);
+                }
+            }
             rest = next;
         }
     }
@@ -149,14 +169,12 @@ impl Order {
     /// Replaces `block` by blocks that hold `keys`. New right-hand blocks go in first: until the
     /// left one shrinks they are hidden behind its larger range.
     fn rewrite(&self, entry: &Entry<'_>, block: &Block, keys: &[&[u8]], guard: &Guard) {
-        let mut parts = split(keys);
-        let mut upper = block.upper.as_deref();
-        while parts.len() > 1
-            && let Some(part) = parts.pop()
-        {
-            let lower: &[u8] = part.first().copied().unwrap_or_default();
-            let new = Block::new(part, upper);
-            self.memory.fetch_add(NODE + lower.len() + new.memory(), Ordering::Relaxed);
+        let parts = split(keys);
+        let mut upper: Option<&[u8]> = block.upper();
+        for pair in parts.windows(2).rev() {
+            let lower = separator(pair[0].last().copied().unwrap_or_default(), pair[1]);
+            let new = Block::new(pair[1], upper);
+            self.memory.fetch_add(NODE + new.memory(), Ordering::Relaxed);
             self.blocks.insert(lower.into(), EpochCell::new(new));
             upper = Some(lower);
         }
@@ -173,14 +191,15 @@ impl Order {
     /// Removes a key, if it is there.
     pub fn remove(&self, key: &[u8], guard: &Guard) {
         let (entry, block) = self.block(key, guard);
-        let (at, there) = block.search(key);
-        if !there {
+        let added: Vec<&[u8]> = block.added.keys().filter(|added| *added != key).collect();
+        let removed: Vec<&[u8]> = union(block.removed.keys(), std::iter::once(key)).collect();
+        if let Some(new) = block.changed(&added, &removed) {
+            self.replace(&entry, block, new, guard);
             return;
         }
-        let mut keys: Vec<&[u8]> = block.keys().collect();
-        keys.remove(at);
+        let keys: Vec<&[u8]> = block.keys_from(b"").filter(|there| *there != key).collect();
         if !self.merge(&entry, block, &keys, guard) {
-            self.replace(&entry, block, Block::new(&keys, block.upper.as_deref()), guard);
+            self.rewrite(&entry, block, &keys, guard);
         }
     }
 
@@ -192,42 +211,43 @@ impl Order {
             return false;
         };
         let left = load_for(&left_entry, guard);
-        let small = left.len() + keys.len() <= MERGE_KEYS
-            && left.bytes.len() + block.bytes.len() <= MERGE_BYTES;
-        if !(small || keys.is_empty()) {
+        let all: Vec<&[u8]> = left.keys_from(b"").chain(keys.iter().copied()).collect();
+        let bytes: usize = all.iter().map(|key| key.len()).sum();
+        if !(keys.is_empty() || (all.len() <= MERGE_KEYS && bytes <= MERGE_BYTES)) {
             return false;
         }
-        let all: Vec<&[u8]> = left.keys().chain(keys.iter().copied()).collect();
-        self.replace(&left_entry, left, Block::new(&all, block.upper.as_deref()), guard);
-        self.memory.fetch_sub(NODE + lower.len() + block.memory(), Ordering::Relaxed);
+        self.replace(&left_entry, left, Block::new(&all, block.upper()), guard);
+        self.memory.fetch_sub(NODE + block.memory(), Ordering::Relaxed);
         entry.remove();
         true
     }
 
-    /// Whether `key` is there.
-    pub fn contains(&self, key: &[u8], guard: &Guard) -> bool {
-        self.block(key, guard).1.search(key).1
-    }
-
-    /// The keys of the block that covers `from`, those at or behind `from`, and where to go on.
+    /// Up to `most` keys at or behind `from`, and where to go on unless that was the end. Fewer may
+    /// come before the end.
     pub fn piece<'g>(
         &self,
         from: &[u8],
+        most: usize,
         guard: &'g Guard,
-    ) -> (impl Iterator<Item = &'g [u8]> + use<'g>, Option<&'g [u8]>) {
+    ) -> (Vec<&'g [u8]>, Option<&'g [u8]>) {
+        debug_assert!(most > 0, "nothing would ever come");
         let (_, block) = self.block(from, guard);
-        let (at, _) = block.search(from);
-        ((at..block.len()).map(|i| block.key(i)), block.upper.as_deref())
+        let mut keys = block.keys_from(from);
+        let piece: Vec<&[u8]> = keys.by_ref().take(most).collect();
+        let next = keys.next().or(block.upper());
+        (piece, next)
     }
 
-    /// The keys below `before` in the block that holds the last of them (`None`: of all keys), and
-    /// where that block begins, unless it is the first one.
+    /// The last up to `most` keys below `before` (`None`: of all keys), and below what to go on
+    /// unless that was the start. Fewer may come before the start.
     pub fn piece_before<'g>(
         &self,
         before: Option<&[u8]>,
+        most: usize,
         guard: &'g Guard,
-    ) -> (impl Iterator<Item = &'g [u8]> + use<'g>, Option<Box<[u8]>>) {
-        let (lower, block, end) = loop {
+    ) -> (Vec<&'g [u8]>, Option<Vec<u8>>) {
+        debug_assert!(most > 0, "nothing would ever come");
+        let (lower, block) = loop {
             let entry = match before {
                 // The first block is the one of "", and nothing is below that.
                 Some([]) | None => self.blocks.back(),
@@ -236,18 +256,27 @@ impl Order {
             let Some(entry) = entry else { continue };
             let block = load_for(&entry, guard);
             // A block that ends earlier has just been split, or its right neighbour just found gone.
-            let reaches = match (before, block.upper.as_deref()) {
+            let reaches = match (before, block.upper()) {
                 (_, None) => true,
                 (None, Some(_)) => false,
                 (Some(before), Some(upper)) => upper >= before,
             };
             if reaches {
-                let end = before.map_or(block.len(), |before| block.search(before).0);
-                break (entry.key().clone(), block, end);
+                break (entry.key().to_vec(), block);
             }
             std::hint::spin_loop();
         };
-        ((0..end).map(|i| block.key(i)), (!lower.is_empty()).then_some(lower))
+        let below = |key: &&[u8]| before.is_none_or(|before| *key < before);
+        let mut keys: Vec<&[u8]> = block.keys_from(b"").take_while(below).collect();
+        let skipped = keys.len().saturating_sub(most);
+        keys.drain(..skipped);
+        match keys.first() {
+            Some(first) if skipped > 0 => {
+                let next = first.to_vec();
+                (keys, Some(next))
+            }
+            _ => (keys, (!lower.is_empty()).then_some(lower)),
+        }
     }
 
     /// The bytes it takes, what the allocator adds to blocks left out.
@@ -261,25 +290,36 @@ fn load_for<'g>(entry: &Entry<'_>, guard: &'g Guard) -> &'g Block {
     entry.value().load(guard)
 }
 
-/// The keys of `block` and `added`, in order and each once.
-fn merged<'a>(block: &'a Block, added: &[&'a [u8]]) -> Vec<&'a [u8]> {
-    let mut keys = Vec::with_capacity(block.len() + added.len());
-    let mut old = block.keys().peekable();
-    for key in added {
-        while let Some(smaller) = old.next_if(|old| old < key) {
-            keys.push(smaller);
+/// Two runs in order as one: what both have comes once.
+fn union<'k>(
+    one: impl Iterator<Item = &'k [u8]>,
+    other: impl Iterator<Item = &'k [u8]>,
+) -> impl Iterator<Item = &'k [u8]> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(a), Some(b)) => {
+            let order = a.cmp(b);
+            if order.is_eq() {
+                other.next();
+            }
+            if order.is_gt() { other.next() } else { one.next() }
         }
-        old.next_if(|old| old == key);
-        keys.push(key);
-    }
-    keys.extend(old);
-    keys
+        (Some(_), None) => one.next(),
+        (None, _) => other.next(),
+    })
 }
 
-/// Cuts keys into parts of about the same size that fit into blocks.
+/// The shortest start of the first key of `right` that `left`, which is below it, is still below.
+fn separator<'k>(left: &[u8], right: &[&'k [u8]]) -> &'k [u8] {
+    let first = right.first().copied().unwrap_or_default();
+    let same = left.iter().zip(first).take_while(|(a, b)| a == b).count();
+    &first[..first.len().min(same + 1)]
+}
+
+/// Cuts keys into parts of about the same size that fit into blocks; no part is empty but a sole one.
 fn split<'a, 'k>(keys: &'a [&'k [u8]]) -> Vec<&'a [&'k [u8]]> {
     let bytes: usize = keys.iter().map(|key| key.len()).sum();
-    if !too_large(keys.len(), bytes) {
+    if keys.len() <= MAX_KEYS && (bytes <= MAX_BYTES || keys.len() == 1) {
         return vec![keys];
     }
     let parts = (keys.len().div_ceil(MAX_KEYS)).max(bytes.div_ceil(MAX_BYTES)).max(2);
@@ -295,4 +335,103 @@ fn split<'a, 'k>(keys: &'a [&'k [u8]]) -> Vec<&'a [&'k [u8]]> {
     }
     out.push(&keys[start..]);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    type Keys = BTreeSet<Vec<u8>>;
+
+    fn forward(order: &Order, most: usize) -> Vec<Vec<u8>> {
+        let guard = crossbeam_epoch::pin();
+        let (mut keys, mut from) = (Vec::new(), Some(Vec::new()));
+        while let Some(at) = from {
+            let (piece, next) = order.piece(&at, most, &guard);
+            keys.extend(piece.into_iter().map(<[u8]>::to_vec));
+            from = next.map(<[u8]>::to_vec);
+        }
+        keys
+    }
+
+    fn backward(order: &Order, most: usize) -> Vec<Vec<u8>> {
+        let guard = crossbeam_epoch::pin();
+        let (mut keys, mut before) = (Vec::new(), None);
+        loop {
+            let (piece, next) = order.piece_before(before.as_deref(), most, &guard);
+            keys.extend(piece.into_iter().rev().map(<[u8]>::to_vec));
+            match next {
+                Some(next) => before = Some(next),
+                None => break,
+            }
+        }
+        keys.reverse();
+        keys
+    }
+
+    /// Few different bytes, so that keys share starts; some keys are long.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        let short = prop::collection::vec(b'a'..b'd', 0..8);
+        let long = (prop::collection::vec(b'a'..b'd', 0..3), 0usize..3000)
+            .prop_map(|(key, len)| [key, vec![b'b'; len]].concat());
+        prop_oneof![20 => short, 1 => long]
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(Keys),
+        Remove(Keys),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let keys = |most| prop::collection::btree_set(key(), 1..most);
+        prop_oneof![
+            8 => keys(5).prop_map(Step::Insert),
+            1 => keys(600).prop_map(Step::Insert),
+            4 => keys(60).prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn agrees_with_a_set(steps in prop::collection::vec(step(), 1..80), most in 1usize..300) {
+            let (order, mut set) = (Order::default(), Keys::new());
+            for step in steps {
+                let guard = crossbeam_epoch::pin();
+                match step {
+                    Step::Insert(keys) => {
+                        let sorted: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+                        order.insert(&sorted, &guard);
+                        set.extend(keys);
+                    }
+                    Step::Remove(keys) => {
+                        keys.iter().for_each(|key| order.remove(key, &guard));
+                        set.retain(|key| !keys.contains(key));
+                    }
+                }
+                drop(guard);
+                prop_assert!(forward(&order, most).iter().eq(&set));
+                prop_assert!(backward(&order, most).iter().eq(&set));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_removed_takes_no_memory_and_leaves_no_blocks() {
+        let (order, guard) = (Order::default(), crossbeam_epoch::pin());
+        let keys: Vec<Vec<u8>> = (0..20_000).map(|n| format!("key:{n:05}").into()).collect();
+        let empty = order.memory();
+        order.insert(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>(), &guard);
+        let full = order.memory();
+        assert!(full < 20_000 * (9 + 4 + 3), "{} bytes a key", full / 20_000);
+        // In no order: 7919 is a prime.
+        (0..20_000).for_each(|n| order.remove(&keys[n * 7919 % 20_000], &guard));
+        assert!(order.memory() < empty + 2 * MAX_BYTES, "{} bytes for nothing", order.memory());
+        assert!(order.blocks.len() <= 2, "{order:?}");
+        assert!(forward(&order, 100).is_empty());
+    }
 }
