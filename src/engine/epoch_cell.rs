@@ -52,6 +52,15 @@ impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for EpochCell<T> {
     }
 }
 
+/// Frees so many replaced values, as far as no guard of their time is left. A pin does that by itself
+/// only now and then, and not enough of it where many were replaced.
+pub fn free_replaced(count: usize) {
+    // What one flush frees, of crossbeam-epoch's constants: eight lists of 64, less what is lost to
+    // lists that are not full.
+    const AT_ONCE: usize = 256;
+    (0..=count / AT_ONCE).for_each(|_| crossbeam_epoch::pin().flush());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

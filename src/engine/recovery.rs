@@ -14,12 +14,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::core::{Core, lock};
+use super::epoch_cell;
 use super::expiry::Due;
 use super::extent::Extent;
 use super::filename::{self, Kind};
 use super::hint::{self, Entries, Entry, Hint};
 use super::hint_file;
 use super::keydir::Keydir;
+use super::mmap;
 use super::numbering::{self, Numbering};
 use super::position::{self, Position};
 use super::record;
@@ -63,6 +65,7 @@ pub(super) fn recover(core: &Core, same_boot: bool) -> Result<Recovered> {
         next_seq += BEYOND_LOST;
     }
     merge(core, &loaded);
+    let entries: u64 = loaded.iter().map(|loaded| loaded.hint.keys()).sum();
     recall_numbering(core)?;
     core.stats.load_done.set(total);
     let active = match newest.filter(|newest| can_grow(newest, &loaded)) {
@@ -74,6 +77,9 @@ pub(super) fn recover(core: &Core, same_boot: bool) -> Result<Recovered> {
         .filter(|loaded| loaded.scanned && !Arc::ptr_eq(&loaded.segment, &active))
         .map(|loaded| loaded.segment)
         .collect();
+    // Tables that grew, a few times for each thousand keys at most, and blocks that were split.
+    epoch_cell::free_replaced(entries as usize / 16);
+    mmap::give_back_freed();
     Ok(Recovered { active, next_seq, unhinted })
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crossbeam_epoch::Guard;
 
 use super::core::{Core, lock};
+use super::epoch_cell;
 use super::expiry::Due;
 use super::group::{Change, Group, Staged};
 use super::keydir::Keydir;
@@ -24,6 +25,8 @@ use super::view::{Moved, Source};
 
 /// How many records are warmed up at a time: as many as stay in the first-level cache.
 const WARM: usize = 64;
+/// A group of so many records has what it replaced freed: of a pin, that is too little for it.
+const LARGE: usize = 64;
 /// Of records with longer keys, the processor reads ahead by itself.
 const KEY: usize = 256;
 
@@ -70,17 +73,9 @@ pub(super) fn show(core: &Core, group: &Group, pieces: &[Piece]) {
     drop(all);
     core.expiry.add(&mut show.ending);
     drop(guard);
-    free_replaced(group.staged().len());
-}
-
-/// Frees what a group of so many records has replaced: blocks of the ordered index, mostly. A pin
-/// does that by itself only now and then, and not enough of it for what large groups leave.
-fn free_replaced(records: usize) {
-    // What one flush frees, of crossbeam-epoch's constants: eight lists of 64, less what is lost to
-    // lists that are not full.
-    const AT_ONCE: usize = 256;
-    if records >= AT_ONCE / 4 {
-        (0..=records / AT_ONCE).for_each(|_| crossbeam_epoch::pin().flush());
+    let replaced = group.staged().len();
+    if replaced >= LARGE {
+        epoch_cell::free_replaced(replaced);
     }
 }
 
