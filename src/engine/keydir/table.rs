@@ -1,32 +1,52 @@
 //! One shard of the point index: an open-addressing hash table from a key's hash to positions.
 //!
 //! It holds no keys: a position whose hash matches is a candidate, and the caller compares the key
-//! in the log. Twelve bytes a slot:
+//! in the log. Five slots share a line of the processor's cache, so that most look-ups wait for one:
 //!
 //! ```text
-//!   hashes     [u32]  0: never used      the home slot of hash h is h * homes >> 32,
-//!   positions  [u64]  0: vacated         so slots are roughly in the order of hashes
+//!   line of 64 bytes:   hashes [u32; 5]  0: never used     positions [u64; 5]  0: vacated
+//!   the home line of hash h is h * homes >> 32, so lines are roughly in the order of hashes
 //! ```
 //! Readers walk it without a lock while one thread inserts and removes; a position is replaced in
 //! place, so a key never vanishes while its value changes. Invariants: an entry never changes its
 //! slot within a table; a slot's hash is written after its position, so who sees the hash sees a
-//! position of it (or zero); a run of used slots that starts at an entry's home reaches the entry.
+//! position of it (or zero); a run of used slots that starts with an entry's home reaches the entry.
 
 use super::atomics::{AtomicU32, AtomicU64, Ordering};
 
 use crate::engine::position::Position;
 
-/// Slots behind the last home, so that probing needs no wrap-around.
+/// Slots of a line.
+const WAYS: usize = 5;
+
+/// Lines behind the last home, so that probing needs no wrap-around.
 fn spill(homes: usize) -> usize {
-    16 + homes / 16
+    4 + homes / 16
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line {
+    hashes: [AtomicU32; WAYS],
+    positions: [AtomicU64; WAYS],
+}
+
+impl Line {
+    fn new() -> Line {
+        let hashes = std::array::from_fn(|_| AtomicU32::new(0));
+        Line { hashes, positions: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    fn read(&self, way: usize) -> Option<Position> {
+        Position::from_word(self.positions[way].load(Ordering::Acquire))
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Table {
     homes: usize,
-    hashes: Box<[AtomicU32]>,
-    positions: Box<[AtomicU64]>,
+    lines: Box<[Line]>,
     /// Slots that are not "never used": entries and vacated ones.
     used: AtomicU32,
     live: AtomicU32,
@@ -35,19 +55,19 @@ pub struct Table {
 /// An entry: its slot and the position that was read there.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
-    slot: usize,
+    line: usize,
+    way: usize,
     /// The position at the time of the look-up.
     pub position: Position,
 }
 
 impl Table {
-    /// A table with this many home slots; zero is a table that is full from the start.
+    /// A table with this many home lines; zero is a table that is full from the start.
     pub fn new(homes: usize) -> Table {
-        let slots = if homes == 0 { 0 } else { homes + spill(homes) };
+        let lines = if homes == 0 { 0 } else { homes + spill(homes) };
         Table {
             homes,
-            hashes: (0..slots).map(|_| AtomicU32::new(0)).collect(),
-            positions: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            lines: (0..lines).map(|_| Line::new()).collect(),
             used: AtomicU32::new(0),
             live: AtomicU32::new(0),
         }
@@ -64,7 +84,7 @@ impl Table {
 
     /// The bytes it takes.
     pub fn memory(&self) -> usize {
-        size_of::<Table>() + self.hashes.len() * 12
+        size_of::<Table>() + size_of_val(&*self.lines)
     }
 
     /// The first entry of `hash` whose position `matches`. The first error of `matches` ends the
@@ -74,17 +94,18 @@ impl Table {
         hash: u32,
         mut matches: impl FnMut(Position) -> Result<bool, E>,
     ) -> Result<Option<Found>, E> {
-        let home = self.home(hash);
-        for (slot, stored) in self.hashes.iter().enumerate().skip(home) {
-            let stored = stored.load(Ordering::Acquire);
-            if stored == 0 {
-                break;
-            }
-            if stored == hash
-                && let Some(position) = self.read(slot)
-                && matches(position)?
-            {
-                return Ok(Some(Found { slot, position }));
+        for (line, slots) in self.lines.iter().enumerate().skip(self.home(hash)) {
+            for (way, stored) in slots.hashes.iter().enumerate() {
+                let stored = stored.load(Ordering::Acquire);
+                if stored == 0 {
+                    return Ok(None);
+                }
+                if stored == hash
+                    && let Some(position) = slots.read(way)
+                    && matches(position)?
+                {
+                    return Ok(Some(Found { line, way, position }));
+                }
             }
         }
         Ok(None)
@@ -92,56 +113,53 @@ impl Table {
 
     /// Reads what a look-up of `hash` will read first, so that it is in the cache by then.
     pub fn touch(&self, hash: u32) -> u64 {
-        let home = self.home(hash);
-        let hash = self.hashes.get(home).map_or(0, |hash| hash.load(Ordering::Relaxed));
-        let word = self.positions.get(home).map_or(0, |word| word.load(Ordering::Relaxed));
-        u64::from(hash) ^ word
-    }
-
-    fn read(&self, slot: usize) -> Option<Position> {
-        Position::from_word(self.positions[slot].load(Ordering::Acquire))
+        let line = self.lines.get(self.home(hash));
+        line.map_or(0, |line| u64::from(line.hashes[0].load(Ordering::Relaxed)))
     }
 
     /// Replaces the position of `found`, unless it is not the one that was found any more.
     pub fn replace(&self, found: Found, with: Position) -> bool {
-        self.exchange(found.slot, found.position, with.to_word())
+        self.exchange(found, with.to_word())
     }
 
     /// Removes `found`, unless its position is not the one that was found any more.
     pub fn remove(&self, found: Found) -> bool {
-        let removed = self.exchange(found.slot, found.position, 0);
+        let removed = self.exchange(found, 0);
         if removed {
             self.live.fetch_sub(1, Ordering::Relaxed);
         }
         removed
     }
 
-    fn exchange(&self, slot: usize, from: Position, to: u64) -> bool {
-        self.positions[slot]
-            .compare_exchange(from.to_word(), to, Ordering::AcqRel, Ordering::Acquire)
+    fn exchange(&self, found: Found, to: u64) -> bool {
+        let from = found.position.to_word();
+        self.lines[found.line].positions[found.way]
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
     /// Adds an entry that is not there yet; false if there is no room. One thread at a time.
     pub fn insert(&self, hash: u32, position: Position) -> bool {
         debug_assert_ne!(hash, 0);
-        if self.homes == 0 || self.used.load(Ordering::Relaxed) as usize * 5 > self.homes * 4 {
+        let most = self.homes * WAYS * 4 / 5;
+        if self.used.load(Ordering::Relaxed) as usize >= most {
             return false;
         }
-        let home = self.home(hash);
-        for slot in home..self.hashes.len() {
-            let stored = self.hashes[slot].load(Ordering::Relaxed);
-            if stored == 0 {
-                self.used.fetch_add(1, Ordering::Relaxed);
-            } else if self.read(slot).is_some() {
-                continue;
+        for line in &self.lines[self.home(hash)..] {
+            for way in 0..WAYS {
+                let stored = line.hashes[way].load(Ordering::Relaxed);
+                if stored == 0 {
+                    self.used.fetch_add(1, Ordering::Relaxed);
+                } else if line.read(way).is_some() {
+                    continue;
+                }
+                // A vacated slot may still be read by someone who looks for its former hash: who
+                // finds this position there compares keys and goes on.
+                line.positions[way].store(position.to_word(), Ordering::Release);
+                line.hashes[way].store(hash, Ordering::Release);
+                self.live.fetch_add(1, Ordering::Relaxed);
+                return true;
             }
-            // A vacated slot may still be read by someone who looks for its former hash: who finds
-            // this position there compares keys and goes on.
-            self.positions[slot].store(position.to_word(), Ordering::Release);
-            self.hashes[slot].store(hash, Ordering::Release);
-            self.live.fetch_add(1, Ordering::Relaxed);
-            return true;
         }
         false
     }
@@ -151,21 +169,23 @@ impl Table {
     pub fn grown(&self) -> Table {
         let (mut homes, live) = (self.homes, self.len());
         // Small tables double; large ones grow by a quarter, which keeps them at least 64 % full.
-        while homes == 0 || live * 16 > homes * 11 {
-            homes = if homes < 1024 { (homes * 2).max(8) } else { homes + homes / 4 };
+        while homes == 0 || live * 16 > homes * WAYS * 11 {
+            homes = if homes < 256 { (homes * 2).max(2) } else { homes + homes / 4 };
         }
         loop {
             let table = Table::new(homes);
             if self.entries().all(|(hash, position)| table.insert(hash, position)) {
                 return table;
             }
-            homes += homes / 4;
+            homes += homes.div_ceil(4);
         }
     }
 
     fn entries(&self) -> impl Iterator<Item = (u32, Position)> + '_ {
-        (0..self.hashes.len())
-            .filter_map(|slot| Some((self.hashes[slot].load(Ordering::Relaxed), self.read(slot)?)))
+        let slots = self.lines.iter().flat_map(|line| (0..WAYS).map(move |way| (line, way)));
+        slots.filter_map(|(line, way)| {
+            Some((line.hashes[way].load(Ordering::Relaxed), line.read(way)?))
+        })
     }
 
     /// Visits all entries whose hash is at least `from`, up to a boundary that leaves at least
@@ -174,26 +194,29 @@ impl Table {
     /// the table has grown in between.
     pub fn piece(&self, from: u32, count: usize, mut visit: impl FnMut(Position)) -> Option<u32> {
         let mut visited = 0;
-        for slot in self.home(from)..self.hashes.len() {
-            let hash = self.hashes[slot].load(Ordering::Acquire);
-            if hash == 0 {
-                // Nothing with a home before this slot lies behind it.
-                if visited >= count && slot + 1 < self.homes {
-                    return Some(self.first_hash(slot + 1).max(from));
+        for (line, slots) in self.lines.iter().enumerate().skip(self.home(from)) {
+            let mut full = true;
+            for (way, hash) in slots.hashes.iter().enumerate() {
+                let hash = hash.load(Ordering::Acquire);
+                full &= hash != 0;
+                if hash >= from.max(1)
+                    && let Some(position) = slots.read(way)
+                {
+                    visit(position);
+                    visited += 1;
                 }
-            } else if hash >= from
-                && let Some(position) = self.read(slot)
-            {
-                visit(position);
-                visited += 1;
+            }
+            // Nothing with its home here or before lies behind a line with room.
+            if !full && visited >= count && line + 1 < self.homes {
+                return Some(self.first_hash(line + 1).max(from));
             }
         }
         None
     }
 
-    /// The smallest hash whose home is `slot`.
-    fn first_hash(&self, slot: usize) -> u32 {
-        ((slot as u64) << 32).div_ceil(self.homes as u64) as u32
+    /// The smallest hash whose home is `line`.
+    fn first_hash(&self, line: usize) -> u32 {
+        ((line as u64) << 32).div_ceil(self.homes as u64) as u32
     }
 }
 
@@ -242,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn twelve_bytes_a_slot_and_at_least_three_fifths_full() {
+    fn a_line_for_five_and_at_least_three_fifths_full() {
         for entries in [5_000, 20_000, 100_000] {
             let table = filled(entries);
             let per_key = table.memory() as f64 / entries as f64;
