@@ -4,21 +4,25 @@
 //! (thread `kvs-write`) drains. A thread that embeds the store commits by itself: the first one to
 //! come while the writer is busy becomes the leader of those who come after it, waits for the
 //! writer, and commits for all of them. (LevelDB's writer queue, with the leader found by who
-//! queues first.)
+//! queues first.) It gives those of the group before a moment to come back: see [`regroup`].
+//!
+//! [`regroup`]: super::regroup
 //!
 //! Invariant: a job is finished exactly once, after its group is durable and visible, or after it
 //! failed; the writer's lock is not held while jobs are finished.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::Thread;
 
 use crossbeam_channel::Receiver;
 
 use super::core::lock;
+use super::regroup::{Arrivals, Last};
 use super::txn::Txn;
 use super::writer::Writer;
+use crate::config::Fsync;
 use crate::error::{KvsError, Result};
 
 /// A group is closed when it has so many bytes, however many jobs wait.
@@ -37,9 +41,17 @@ pub trait WriteJob: Send {
     fn finish(self: Box<Self>, outcome: Result<()>);
 }
 
+/// The writer, for who has the turn.
+struct Turn {
+    writer: Writer,
+    /// The last group of threads that embed the store, if that waited for a sync.
+    last: Option<Last>,
+}
+
 /// See the module.
 pub struct Committer {
-    writer: Mutex<Writer>,
+    turn: Mutex<Turn>,
+    arrivals: Arrivals,
     queue: Mutex<Vec<Box<dyn WriteJob>>>,
     /// Whether someone is on the way to commit for the queue. Changed under the queue's lock.
     has_leader: AtomicBool,
@@ -48,7 +60,8 @@ pub struct Committer {
 impl Committer {
     pub(super) fn new(writer: Writer) -> Committer {
         Committer {
-            writer: Mutex::new(writer),
+            turn: Mutex::new(Turn { writer, last: None }),
+            arrivals: Arrivals::default(),
             queue: Mutex::default(),
             has_leader: AtomicBool::new(false),
         }
@@ -60,16 +73,17 @@ impl Committer {
         let mut rest = None;
         while let Some(first) = rest.take().or_else(|| submitted.recv().ok()) {
             let mut jobs = Vec::with_capacity(8);
-            let mut writer = lock(&self.writer);
-            rest = stage(&mut writer, first, &mut jobs);
+            let mut turn = lock(&self.turn);
+            let writer = &mut turn.writer;
+            rest = stage(writer, first, &mut jobs);
             while rest.is_none()
                 && writer.staged_bytes() < GROUP_BYTES
                 && let Ok(job) = submitted.try_recv()
             {
-                rest = stage(&mut writer, job, &mut jobs);
+                rest = stage(writer, job, &mut jobs);
             }
-            let outcome = commit(&mut writer);
-            drop(writer);
+            let outcome = commit(writer);
+            drop(turn);
             finish(jobs, &outcome);
         }
     }
@@ -80,16 +94,16 @@ impl Committer {
         R: Send + 'static,
         F: FnOnce(&mut Txn<'_>) -> Result<R> + Send + 'static,
     {
+        self.arrivals.add();
         // Nobody queues and the writer is free: no queue, no boxes. Who would overtake a leader on
         // its way would commit alone what the leader could take along.
-        if !self.has_leader.load(Ordering::Acquire) {
-            match self.writer.try_lock() {
-                Ok(mut writer) => return run_alone(&mut writer, command),
-                Err(TryLockError::Poisoned(writer)) => {
-                    return run_alone(&mut writer.into_inner(), command);
-                }
-                Err(TryLockError::WouldBlock) => {}
-            }
+        if !self.has_leader.load(Ordering::Acquire)
+            && let Some(mut turn) = try_lock(&self.turn)
+            && !turn.last.as_ref().is_some_and(|last| last.is_awaited(&self.arrivals))
+        {
+            let result = run_alone(&mut turn.writer, command);
+            self.end_group(&mut turn, 1);
+            return result;
         }
         let ticket = Arc::new(Ticket { slot: Mutex::new(None), owner: std::thread::current() });
         let job = Embedded { command: Some(command), outcome: None, ticket: Arc::clone(&ticket) };
@@ -110,24 +124,42 @@ impl Committer {
 
     /// Commits for everyone who has queued up by the time the writer is free.
     fn lead(&self) {
-        let mut writer = lock(&self.writer);
+        let mut turn = lock(&self.turn);
+        if let Some(last) = turn.last.take() {
+            last.wait(&self.arrivals);
+        }
         let mut queue = lock(&self.queue);
         let waiting = std::mem::take(&mut *queue);
         self.has_leader.store(false, Ordering::Release);
         drop(queue);
         let mut jobs = Vec::with_capacity(waiting.len());
         for job in waiting {
-            let rest = stage(&mut writer, job, &mut jobs);
+            let rest = stage(&mut turn.writer, job, &mut jobs);
             debug_assert!(rest.is_none(), "one command is one unit");
         }
-        let outcome = commit(&mut writer);
-        drop(writer);
+        let outcome = commit(&mut turn.writer);
+        self.end_group(&mut turn, jobs.len());
+        drop(turn);
         finish(jobs, &outcome);
+    }
+
+    /// Notes a group, for the one that comes next.
+    fn end_group(&self, turn: &mut Turn, jobs: usize) {
+        let synced = turn.writer.core().fsync() == Fsync::Always;
+        turn.last = synced.then(|| Last::of(jobs, &self.arrivals));
     }
 
     /// Runs `work` while nothing is being committed.
     pub(super) fn with_writer<R>(&self, work: impl FnOnce(&mut Writer) -> R) -> R {
-        work(&mut lock(&self.writer))
+        work(&mut lock(&self.turn).writer)
+    }
+}
+
+fn try_lock(turn: &Mutex<Turn>) -> Option<MutexGuard<'_, Turn>> {
+    match turn.try_lock() {
+        Ok(turn) => Some(turn),
+        Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 

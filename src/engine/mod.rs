@@ -41,6 +41,7 @@ mod preparer;
 mod range;
 pub mod record;
 mod recovery;
+mod regroup;
 pub mod repair;
 mod reserve;
 mod residency;
