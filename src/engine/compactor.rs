@@ -226,9 +226,9 @@ impl Compactor {
     }
 
     /// How large all segments may get together before a merge. With the hints (about a tenth of
-    /// the data), the prepared segment (a sixteenth) and the output of a merge under way, the
-    /// directory stays below twice the live data. The more dead bytes are let be, the fewer live
-    /// ones a merge has to copy for each it wins.
+    /// the data), the prepared segment and the reserve (a sixteenth each), and the output of a merge
+    /// under way, the directory stays below twice the live keys and values. The more dead bytes are
+    /// let be, the fewer live ones a merge has to copy for each it wins.
     fn bound(live: u64) -> u64 {
         live + live / 2 + SLACK
     }
@@ -243,7 +243,7 @@ impl Compactor {
             return None;
         }
         let mut segments = self.closed_segments();
-        let tombstones: u64 = segments.iter().map(|segment| segment.tombstones()).sum();
+        let tombstones: u64 = segments.iter().map(|segment| segment.liveness().tombstones()).sum();
         if tombstones * 5 > total {
             // Tombstones go when what they hide is gone: from the oldest on.
             segments.sort_by_key(|segment| segment.min_seq());
@@ -256,7 +256,7 @@ impl Compactor {
         let limit = if full { target } else { target.max(live / 16) };
         let mut copied = 0;
         segments.retain(|segment| {
-            let copies = segment.live() + segment.tombstones();
+            let copies = segment.live() + segment.liveness().tombstones();
             // On a full disk, the output must fit into what the reserve was.
             let most = if full { limit } else { MAX_MERGE };
             let fits = copied == 0 || (copied < limit && copied + copies <= most);
@@ -306,7 +306,7 @@ impl Compactor {
 
     /// Merges `victims` into one new segment, or into none if nothing lives.
     fn merge(&mut self, victims: &[Arc<Segment>]) -> Result<(), Interrupted> {
-        if victims.iter().any(|victim| victim.tombstones() > 0) {
+        if victims.iter().any(|victim| victim.liveness().tombstones() > 0) {
             self.write_hints_beside(victims)?;
         }
         let core = Arc::clone(&self.core);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::keydir::KeyHash;
-use super::position::{self, Position};
+use super::position::Position;
 use super::record::{self, Record};
 use super::segment::{HEADER, Segment};
 use super::segment_reader::STEP;
@@ -122,7 +122,7 @@ impl Copier {
     }
 
     pub(super) fn append_tombstone(&mut self, bytes: &[u8]) {
-        self.output.add_tombstone(position::rounded(bytes.len()) as u64);
+        self.output.liveness().add_tombstone(bytes.len());
         self.append(bytes);
     }
 

@@ -163,9 +163,9 @@ impl<'a> Merge<'a> {
         let to = Position::new(output.slot(), moved.offset, moved.size, moved.from.expires());
         let guard = crossbeam_epoch::pin();
         // Counted first: whoever overwrites the key right after the move counts it out.
-        output.add_live(to.size() as i64);
+        output.liveness().add(moved.size);
         if !self.core.keydir(moved.database, &guard).relocate(moved.hash, moved.from, to) {
-            output.add_live(-(to.size() as i64));
+            output.liveness().remove(to);
         }
     }
 }

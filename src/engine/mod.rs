@@ -27,6 +27,7 @@ mod group;
 pub mod hint;
 mod hint_file;
 pub mod keydir;
+mod liveness;
 pub mod manifest;
 mod mark;
 mod memory;

@@ -23,7 +23,7 @@ use super::hint_file;
 use super::keydir::Keydir;
 use super::mmap;
 use super::numbering::{self, Numbering};
-use super::position::{self, Position};
+use super::position::Position;
 use super::record;
 use super::scan::{self, Tail};
 use super::segment::{HEADER, Origin, Segment};
@@ -416,7 +416,7 @@ impl Part<'_> {
         let (entry, segment) = (&head.entry, &self.loaded[head.source].segment);
         let (size, database) = (entry.size as usize, usize::from(head.name.0));
         if entry.tombstone {
-            segment.add_tombstone(position::rounded(size) as u64);
+            segment.liveness().add_tombstone(size);
             return;
         }
         let cleared = self.clears.get(database).is_none_or(|clear| entry.seq < *clear);
@@ -428,7 +428,7 @@ impl Part<'_> {
         let guard = crossbeam_epoch::pin();
         let hash = self.core.hasher.hash(&head.name.1);
         self.core.keydir(head.name.0, &guard).insert_shared(hash, position, &guard);
-        segment.add_live(position.size() as i64);
+        segment.liveness().add(size);
         run.ending.extend(entry.expires_at.map(|at| Due { at, hash }));
         if self.core.ordered {
             run.push(head.name.0, &head.name.1, self.ordering);

@@ -8,9 +8,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::fs::{File, Fs};
+use super::liveness::Liveness;
 use super::mmap::{Map, PAGE};
 use super::position::Position;
 use super::record::{self, Record};
@@ -90,8 +91,7 @@ pub struct Segment {
     map: Map,
     capacity: u64,
     len: AtomicU64,
-    live: AtomicI64,
-    tombstones: AtomicU64,
+    liveness: Liveness,
     /// The smallest sequence number in it; 0 while none is known.
     min_seq: AtomicU64,
     /// Damage was found in it: it is kept as it is.
@@ -234,8 +234,7 @@ impl Segment {
             map,
             capacity,
             len: AtomicU64::new(len),
-            live: AtomicI64::new(0),
-            tombstones: AtomicU64::new(0),
+            liveness: Liveness::default(),
             min_seq: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
@@ -315,24 +314,14 @@ impl Segment {
         self.len.store(len, Ordering::Release);
     }
 
-    /// Bytes of records that the index points to, each rounded as positions round them.
+    /// How much of it is live, and how much tombstones.
+    pub fn liveness(&self) -> &Liveness {
+        &self.liveness
+    }
+
+    /// Bytes of its live records.
     pub fn live(&self) -> u64 {
-        self.live.load(Ordering::Relaxed).max(0) as u64
-    }
-
-    /// Counts a record in (positive) or out (negative) of the live ones.
-    pub fn add_live(&self, bytes: i64) {
-        self.live.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes of tombstones in it.
-    pub fn tombstones(&self) -> u64 {
-        self.tombstones.load(Ordering::Relaxed)
-    }
-
-    /// Counts a tombstone of `bytes`.
-    pub fn add_tombstone(&self, bytes: u64) {
-        self.tombstones.fetch_add(bytes, Ordering::Relaxed);
+        self.liveness.live()
     }
 
     /// Notes that it holds this sequence number. For the one thread that fills it, or that loads it.

@@ -17,7 +17,7 @@ use super::epoch_cell;
 use super::expiry::Due;
 use super::group::{Change, Group, Staged};
 use super::keydir::Keydir;
-use super::position::{self, Position};
+use super::position::Position;
 use super::record;
 use super::segment::Segment;
 use super::snapshot::Overlay;
@@ -132,7 +132,7 @@ impl Show<'_> {
                 source.is_of_key(candidate, (staged.database, key))
             })
         });
-        piece.segment.add_live(position.size() as i64);
+        piece.segment.liveness().add(staged.size);
         if staged.expires {
             self.ending.extend(group.expiry(staged).map(|at| Due { at, hash: staged.hash }));
         }
@@ -146,7 +146,7 @@ impl Show<'_> {
     }
 
     fn delete(&mut self, group: &Group, staged: &Staged, piece: &Piece) {
-        piece.segment.add_tombstone(position::rounded(staged.size) as u64);
+        piece.segment.liveness().add_tombstone(staged.size);
         let key = group.key(staged);
         self.add_new_keys(group);
         self.note(staged, key);
@@ -184,7 +184,7 @@ impl Show<'_> {
 
     fn dead(&self, position: Position) {
         if let Some(segment) = self.core.segments.get(position.slot(), self.guard) {
-            segment.add_live(-(position.size() as i64));
+            segment.liveness().remove(position);
         }
     }
 
