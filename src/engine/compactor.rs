@@ -230,7 +230,7 @@ impl Compactor {
     /// under way, the directory stays below twice the live keys and values. The more dead bytes are
     /// let be, the fewer live ones a merge has to copy for each it wins.
     fn bound(live: u64) -> u64 {
-        live + live / 2 + SLACK
+        live + live * 3 / 8 + SLACK
     }
 
     /// The segments to merge next, those with the largest share of dead bytes first; `None` while
