@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::Flags;
+use crate::engines::FLOOR;
 
 /// By size of values and name of the figure, then by engine: one value per round.
 pub type Figures = BTreeMap<(usize, String), BTreeMap<String, Vec<f64>>>;
@@ -105,7 +106,8 @@ fn verdict(shown: &Shown, of: &BTreeMap<String, Vec<f64>>) -> String {
     let Some(mine) = of.get("kvs").map(|values| median(values)) else { return "- | -".into() };
     // What sled calls durable is not (bench/README.md).
     let weaker = |name: &str| name == "sled" && shown.name.starts_with("puts");
-    let peers = || of.iter().filter(|(name, _)| !name.starts_with("kvs") && !weaker(name));
+    let ours = |name: &str| name.starts_with("kvs") || name == FLOOR;
+    let peers = || of.iter().filter(|(name, _)| !ours(name) && !weaker(name));
     let medians = || peers().map(|(_, values)| median(values));
     let highest = medians().fold(f64::NAN, f64::max);
     let ratio = |other: f64| if other > 0.0 { format!("{:.2}", mine / other) } else { "-".into() };

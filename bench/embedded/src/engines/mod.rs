@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fjall")]
 mod fjall;
+mod floor;
 #[cfg(feature = "heed")]
 mod heed;
 mod kvs;
@@ -43,10 +44,14 @@ pub trait Engine: Send + Sync {
 
 type Open = fn(&Path, Durability) -> Result<Box<dyn Engine>>;
 
+/// The name of what is no store: a write and a sync, for puts only.
+pub const FLOOR: &str = "floor";
+
 /// All engines that were compiled in, kvs first.
 pub const ENGINES: &[(&str, Open)] = &[
     ("kvs", kvs::open),
     ("kvs-unordered", kvs::open_unordered),
+    (FLOOR, floor::open),
     #[cfg(feature = "heed")]
     ("lmdb", heed::open),
     #[cfg(feature = "redb")]
