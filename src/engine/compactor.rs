@@ -34,6 +34,9 @@ const COLLECTIONS: usize = 256;
 /// How long a segment has been closed before its hint is written. Under a load that overwrites, it
 /// is merged away sooner than that, and a hint of it would have been sorted for nothing.
 const COLD: Duration = Duration::from_secs(10);
+/// How long it rests while it moves keys, which takes as long each time: who needs the processor gets
+/// it sooner than the system would take it away.
+const BREATH: Duration = Duration::from_micros(100);
 /// How long it rests after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// One merge copies no more than so many bytes, unless a single segment has more: positions reach
@@ -318,7 +321,11 @@ impl Compactor {
                 Step::Damaged => return Ok(()),
             }
         }
-        let output = merge.finish()?;
+        let output = merge.finish(|| {
+            if !self.is_in_a_hurry() {
+                std::thread::sleep(BREATH);
+            }
+        })?;
         let read: u64 = victims.iter().map(|victim| victim.len()).sum();
         let won = read.saturating_sub(output.len());
         self.fruitless = (won * 10 < read).then(|| self.core.space());
@@ -329,11 +336,15 @@ impl Compactor {
         Ok(())
     }
 
+    /// Whether space is so short that others may be slowed down.
+    fn is_in_a_hurry(&self) -> bool {
+        let (total, live) = self.core.space();
+        total > Self::bound(live) + live / 8 || self.core.reserve.is_full()
+    }
+
     /// Waits as long as `bytes` may take at the given rate; not at all when space is short.
     fn pace(&mut self, bytes: usize) -> Result<(), Closing> {
-        let (total, live) = self.core.space();
-        let hurry = total > Self::bound(live) + live / 8 || self.core.reserve.is_full();
-        let wait = if hurry {
+        let wait = if self.is_in_a_hurry() {
             Duration::ZERO
         } else {
             Duration::from_secs_f64(bytes as f64 / self.rate as f64)

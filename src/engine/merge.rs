@@ -80,8 +80,9 @@ impl<'a> Merge<'a> {
     }
 
     /// Makes the copies durable and puts them in place of the victims: in the index, in the
-    /// manifest, on the disk. After all steps. Returns the new segment, which may be empty.
-    pub(super) fn finish(mut self) -> Result<Arc<Segment>> {
+    /// manifest, on the disk. After all steps. `breathe` is called now and then while keys are moved.
+    /// Returns the new segment, which may be empty.
+    pub(super) fn finish(mut self, breathe: impl Fn()) -> Result<Arc<Segment>> {
         self.keep_needed_tombstones()?;
         self.copier.flush()?;
         let output = Arc::clone(&self.copier.output);
@@ -94,7 +95,7 @@ impl<'a> Merge<'a> {
         }
         output.publish(self.copier.tail);
         self.core.stats.compaction_written.add(self.copier.tail);
-        self.install(&output)?;
+        self.install(&output, breathe)?;
         Ok(output)
     }
 
@@ -131,7 +132,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Puts `output` in place of the victims.
-    fn install(&mut self, output: &Arc<Segment>) -> Result<()> {
+    fn install(&mut self, output: &Arc<Segment>, breathe: impl Fn()) -> Result<()> {
         output.seal();
         self.core.segments.add_shared(output)?;
         let added: Vec<u64> = (!output.is_empty()).then(|| output.number()).into_iter().collect();
@@ -150,8 +151,10 @@ impl<'a> Merge<'a> {
         }
         // In steps: a clear waits for one.
         for step in self.copier.moves.chunks(256) {
-            let _no_clear = lock(&self.core.moving);
+            let no_clear = lock(&self.core.moving);
             step.iter().for_each(|moved| self.relocate(output, moved));
+            drop(no_clear);
+            breathe();
         }
         self.core.segments.remove(self.victims);
         self.core.remove_files(self.victims);

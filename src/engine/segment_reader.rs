@@ -10,7 +10,7 @@ use super::fs::File;
 use super::record::{self, Fault, Record};
 
 /// Bytes read at once.
-pub(super) const STEP: usize = 256 * 1024;
+pub(super) const STEP: usize = 64 * 1024;
 
 /// See the module.
 pub(super) struct SegmentReader<'a> {
