@@ -25,6 +25,10 @@ pub(super) struct Move {
     pub(super) size: usize,
 }
 
+/// The output is synced each time it has grown by so many bytes. At the end is what counts, but then a
+/// group commit beside it would have to wait until the disk has taken all of it.
+const SYNC_EVERY: u64 = 512 * 1024;
+
 /// A record of a victim that may live.
 struct Noted {
     database: u8,
@@ -40,6 +44,8 @@ pub(super) struct Copier {
     buffer: Vec<u8>,
     /// Where `buffer` goes.
     pub(super) tail: u64,
+    /// Up to where the output was synced.
+    synced: u64,
     noted: Vec<Noted>,
     pub(super) moves: Vec<Move>,
     pub(super) tombstones: Vec<Vec<u8>>,
@@ -51,6 +57,7 @@ impl Copier {
             output,
             buffer: Vec::with_capacity(STEP * 2),
             tail: HEADER as u64,
+            synced: HEADER as u64,
             noted: Vec::new(),
             moves: Vec::new(),
             tombstones: Vec::new(),
@@ -131,6 +138,10 @@ impl Copier {
         self.output.file().write_all_at(&self.buffer, self.tail).map_err(doing())?;
         self.tail += self.buffer.len() as u64;
         self.buffer.clear();
+        if self.tail - self.synced >= SYNC_EVERY {
+            self.output.sync()?;
+            self.synced = self.tail;
+        }
         Ok(())
     }
 }
