@@ -27,6 +27,8 @@ const STEP: usize = 1024 * 1024;
 #[derive(Debug, Default)]
 pub struct Reserve {
     full: AtomicBool,
+    /// The file was there, or was tried to be made, since the open.
+    tried: AtomicBool,
     /// Held while the file is changed.
     file: Mutex<()>,
 }
@@ -76,9 +78,19 @@ impl Reserve {
         merged
     }
 
+    /// For the writer, which is about to leave a segment: sees to it that the file was made, if
+    /// `kvs-prepare` did not come to that yet. Without it, a disk that is filled up quickly would leave
+    /// no room for deletes, nor for a merge: for good.
+    pub(super) fn ensure(&self, core: &Core) {
+        if !self.tried.load(Ordering::Acquire) {
+            self.keep(core);
+        }
+    }
+
     /// For `kvs-prepare`: makes the file as large as it is to be by now. If there is no room for
     /// that, the disk counts as full.
     pub(super) fn keep(&self, core: &Core) {
+        self.tried.store(true, Ordering::Release);
         if self.is_full() {
             return;
         }

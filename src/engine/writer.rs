@@ -267,6 +267,7 @@ impl Writer {
         if self.tail > HEADER as u64 {
             self.sync()?;
         }
+        self.core.reserve.ensure(&self.core);
         let needed = bytes + HEADER as u64;
         let capacity = self.core.segment_target().max(needed);
         let (segment, filled) = match self.take_prepared(needed) {
