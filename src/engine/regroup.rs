@@ -3,7 +3,8 @@
 //! Threads that write one key after the other fall apart into two crowds: while one's group is synced,
 //! the other queues up; its leader starts as soon as it can, just before the first crowd is back. Each
 //! sync is of half of them then, and everybody waits for two. The first crowd takes much less than a
-//! sync to come back. So a leader lets that much time go by, if there are some to come.
+//! sync to come back. So a leader lets that much time go by, if there are some to come. It yields the
+//! processor meanwhile: where others want it, a single yield may take longer than all that, and ends it.
 //!
 //! Any thread asks; what the last group was is told by who holds the writer. Not kept waiting: a
 //! thread that writes alone, a group whose predecessor is long past, and anybody where no sync is

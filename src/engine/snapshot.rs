@@ -5,7 +5,8 @@
 //! index with the overlay laid over it. A database that is cleared is handed over whole. Snapshots
 //! begin and end between two group commits, so they see all of an atomic batch or nothing of it.
 //!
-//! Any thread, but for what says "for the writer". The walk pins an epoch for some keys at a time. Invariant: the overlay is written before the index; so who reads the index first and the
+//! Any thread, but for what says "for the writer". The walk pins an epoch for some keys at a time.
+//! Invariant: the overlay is written before the index; so who reads the index first and the
 //! overlay then, and finds nothing in the overlay, has read the index as of the snapshot.
 
 use std::ops::{Bound, ControlFlow};

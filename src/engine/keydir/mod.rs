@@ -1,6 +1,6 @@
 //! The index of one database, in memory: bitcask's keydir, in two parts.
 //!
-//! The point index ([`table`]) leads from a key's hash to the position of its record, in 16 to 20
+//! The point index ([`table`]) leads from a key's hash to the position of its record, in 17 to 21
 //! bytes a key whatever the key's length; the ordered index ([`order`]) has the keys themselves in
 //! order and serves ranges. A GET or an overwriting SET touches only the first; a new key or a
 //! removed one both.

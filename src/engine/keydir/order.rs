@@ -42,7 +42,8 @@ const FRESH_KEYS: usize = 32;
 const FRESH_BYTES: usize = 1024;
 
 /// Where a block begins. Most bounds are that short, and then next to what leads to them.
-type Lower = SmallVec<[u8; 24]>;
+type Lower = SmallVec<[u8; INLINE]>;
+const INLINE: usize = 24;
 
 /// What a block holds but for the latest changes.
 #[derive(Debug, Default)]
@@ -65,13 +66,15 @@ impl Block {
         Block { base: Arc::new(base), ..Block::default() }
     }
 
-    /// The block with other changes; `None` if they are so many that its keys are to be packed anew.
+    /// The block with other changes; `None` if they are so many that its keys are to be packed anew, or
+    /// if they leave nothing. What is removed is in the base.
     fn changed(&self, added: &[&[u8]], removed: &[&[u8]]) -> Option<Block> {
         let few = |keys: &[&[u8]]| {
             keys.len() <= FRESH_KEYS
                 && keys.iter().map(|key| key.len()).sum::<usize>() <= FRESH_BYTES
         };
-        (few(added) && few(removed)).then(|| Block {
+        let empty = added.is_empty() && removed.len() == self.base.keys.len();
+        (few(added) && few(removed) && !empty).then(|| Block {
             base: Arc::clone(&self.base),
             added: Run::new(added),
             removed: Run::new(removed),
@@ -103,8 +106,11 @@ impl Block {
     }
 }
 
-/// A node of the skip list: key (40), cell (8), tower and counts, and what malloc adds.
-const NODE: usize = 104;
+/// A node of the skip list for a block that begins at `lower`: key (40), cell (8), tower and counts, what
+/// malloc adds, and long bounds.
+fn node(lower: &[u8]) -> usize {
+    104 + if lower.len() > INLINE { lower.len() } else { 0 }
+}
 
 type Entry<'a> = crossbeam_skiplist::map::Entry<'a, Lower, EpochCell<Block>>;
 
@@ -118,7 +124,7 @@ pub struct Order {
 impl Default for Order {
     fn default() -> Self {
         let (blocks, first) = (SkipMap::new(), Block::default());
-        let memory = AtomicUsize::new(NODE + first.memory());
+        let memory = AtomicUsize::new(node(b"") + first.memory());
         blocks.insert(Lower::new(), EpochCell::new(first));
         Order { blocks, memory }
     }
@@ -159,22 +165,28 @@ impl Order {
                 None => {
                     let keys: Vec<&[u8]> =
                         union(block.keys_from(b""), here.iter().copied()).collect();
-                    self.rewrite(&entry, block, &keys, guard);
+                    self.rewrite(&entry, block, &keys, block.upper(), guard);
                 }
             }
             rest = next;
         }
     }
 
-    /// Replaces `block` by blocks that hold `keys`. New right-hand blocks go in first: until the
-    /// left one shrinks they are hidden behind its larger range.
-    fn rewrite(&self, entry: &Entry<'_>, block: &Block, keys: &[&[u8]], guard: &Guard) {
+    /// Replaces `block` by blocks that hold `keys`, up to `upper`. New right-hand blocks go in first:
+    /// until the left one shrinks they are hidden behind its larger range.
+    fn rewrite<'k>(
+        &self,
+        entry: &Entry<'_>,
+        block: &Block,
+        keys: &[&'k [u8]],
+        mut upper: Option<&'k [u8]>,
+        guard: &Guard,
+    ) {
         let parts = split(keys);
-        let mut upper: Option<&[u8]> = block.upper();
         for pair in parts.windows(2).rev() {
             let lower = separator(pair[0].last().copied().unwrap_or_default(), pair[1]);
             let new = Block::new(pair[1], upper);
-            self.memory.fetch_add(NODE + new.memory(), Ordering::Relaxed);
+            self.memory.fetch_add(node(lower) + new.memory(), Ordering::Relaxed);
             self.blocks.insert(lower.into(), EpochCell::new(new));
             upper = Some(lower);
         }
@@ -192,14 +204,15 @@ impl Order {
     pub fn remove(&self, key: &[u8], guard: &Guard) {
         let (entry, block) = self.block(key, guard);
         let added: Vec<&[u8]> = block.added.keys().filter(|added| *added != key).collect();
-        let removed: Vec<&[u8]> = union(block.removed.keys(), std::iter::once(key)).collect();
+        let gone = block.base.keys.contains(key).then_some(key);
+        let removed: Vec<&[u8]> = union(block.removed.keys(), gone.into_iter()).collect();
         if let Some(new) = block.changed(&added, &removed) {
             self.replace(&entry, block, new, guard);
             return;
         }
         let keys: Vec<&[u8]> = block.keys_from(b"").filter(|there| *there != key).collect();
         if !self.merge(&entry, block, &keys, guard) {
-            self.rewrite(&entry, block, &keys, guard);
+            self.rewrite(&entry, block, &keys, block.upper(), guard);
         }
     }
 
@@ -216,8 +229,8 @@ impl Order {
         if !(keys.is_empty() || (all.len() <= MERGE_KEYS && bytes <= MERGE_BYTES)) {
             return false;
         }
-        self.replace(&left_entry, left, Block::new(&all, block.upper()), guard);
-        self.memory.fetch_sub(NODE + block.memory(), Ordering::Relaxed);
+        self.rewrite(&left_entry, left, &all, block.upper(), guard);
+        self.memory.fetch_sub(node(lower) + block.memory(), Ordering::Relaxed);
         entry.remove();
         true
     }
@@ -250,7 +263,8 @@ impl Order {
         let (lower, block) = loop {
             let entry = match before {
                 // The first block is the one of "", and nothing is below that.
-                Some([]) | None => self.blocks.back(),
+                Some([]) => return (Vec::new(), None),
+                None => self.blocks.back(),
                 Some(before) => self.blocks.upper_bound(Bound::Excluded(before)),
             };
             let Some(entry) = entry else { continue };
@@ -428,10 +442,14 @@ mod tests {
         order.insert(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>(), &guard);
         let full = order.memory();
         assert!(full < 20_000 * (9 + 4 + 3), "{} bytes a key", full / 20_000);
-        // In no order: 7919 is a prime.
-        (0..20_000).for_each(|n| order.remove(&keys[n * 7919 % 20_000], &guard));
-        assert!(order.memory() < empty + 2 * MAX_BYTES, "{} bytes for nothing", order.memory());
-        assert!(order.blocks.len() <= 2, "{order:?}");
-        assert!(forward(&order, 100).is_empty());
+        // In no order (7919 is a prime), from the last one on, from the first one on.
+        let orders: [fn(usize) -> usize; 3] = [|n| n * 7919 % 20_000, |n| 19_999 - n, |n| n];
+        for place in orders {
+            (0..20_000).for_each(|n| order.remove(&keys[place(n)], &guard));
+            assert!(forward(&order, 100).is_empty());
+            assert_eq!(order.blocks.len(), 1, "{order:?}");
+            assert!(order.memory() <= empty, "{} bytes for nothing", order.memory());
+            order.insert(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>(), &guard);
+        }
     }
 }

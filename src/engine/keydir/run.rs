@@ -29,7 +29,7 @@ impl Run {
         Run { keys: keys.len() as u32, packed: packed.into_boxed_slice() }
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.keys as usize
     }
 
