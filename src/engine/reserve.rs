@@ -13,7 +13,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::core::{Core, lock};
 use super::filename;
@@ -63,16 +63,20 @@ impl Reserve {
         core.fs.open(&path(core)).and_then(cut).unwrap_or(false)
     }
 
-    /// For the compactor, around a merge on a full disk: gives it the other part.
+    /// For the writer, while it writes a group: on a full disk, no merge is under way.
+    pub(super) fn hold(&self) -> Option<MutexGuard<'_, ()>> {
+        self.is_full().then(|| lock(&self.file))
+    }
+
+    /// For the compactor, around a merge on a full disk: gives it the other part. Nobody writes a
+    /// group meanwhile ([`Reserve::hold`]), which could take that room.
     pub(super) fn lend<R>(&self, core: &Core, merge: impl FnOnce() -> R) -> R {
         if !self.is_full() {
             return merge();
         }
-        let alone = lock(&self.file);
-        let _ = core.fs.remove(&path(core));
-        drop(alone);
-        let merged = merge();
         let _alone = lock(&self.file);
+        let _ = core.fs.remove(&path(core));
+        let merged = merge();
         // As much of it as there is room for.
         let _ = make(core, for_merges(core));
         merged
@@ -90,14 +94,19 @@ impl Reserve {
     /// For `kvs-prepare`: makes the file as large as it is to be by now. If there is no room for
     /// that, the disk counts as full.
     pub(super) fn keep(&self, core: &Core) {
-        self.tried.store(true, Ordering::Release);
         if self.is_full() {
             return;
         }
         let alone = lock(&self.file);
-        match make(core, size(core)) {
+        if self.is_full() {
+            return;
+        }
+        let made = make(core, size(core));
+        self.tried.store(true, Ordering::Release);
+        match made {
             Ok(()) => {}
             Err(error) if is_no_space(error.kind()) => {
+                leave_some(core);
                 drop(alone);
                 self.release(core);
             }
@@ -142,6 +151,14 @@ fn for_merges(core: &Core) -> u64 {
 /// All of it: with a quarter for tombstones.
 fn size(core: &Core) -> u64 {
     for_merges(core) + core.segment_target() / 4
+}
+
+/// Leaves a fifth of a file that took all the room there was to tombstones.
+fn leave_some(core: &Core) {
+    let cut = |file: Arc<dyn File>| file.set_len(file.len()? / 5 * 4);
+    if let Err(error) = core.fs.open(&path(core)).and_then(cut) {
+        log::warn!("cannot cut the reserve: {error}");
+    }
 }
 
 /// Makes the file `size` bytes long. It must take that room, so it is written, and synced, since

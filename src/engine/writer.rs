@@ -147,6 +147,8 @@ impl Writer {
 
     /// Writes the group; leaves no trace of it where that fails.
     fn try_to_write(&mut self) -> Result<Vec<Piece>> {
+        let core = Arc::clone(&self.core);
+        let _no_merge = core.reserve.hold();
         let left = self.left.len();
         let error = match self.write() {
             Ok(pieces) => return Ok(pieces),
