@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::core::Core;
+use super::epoch_cell;
 use super::hint_file;
 use super::merge::{Merge, Step};
 use super::residency::Residency;
@@ -68,6 +69,11 @@ impl Unhinted {
     fn is_cold(&self) -> bool {
         self.since.elapsed() >= COLD
     }
+}
+
+/// Whether something in a segment is not live.
+fn has_dead(segment: &Segment) -> bool {
+    segment.live() + (HEADER as u64) < segment.len()
 }
 
 /// See the module.
@@ -193,7 +199,13 @@ impl Compactor {
         }
         let core = Arc::clone(&self.core);
         while let Some(victims) = self.pick() {
-            core.reserve.lend(&core, || self.merge(&victims))?;
+            // The victims' room is free once nobody has them any more.
+            core.reserve.lend(&core, || {
+                let merged = self.merge(&victims);
+                drop(victims);
+                epoch_cell::free_replaced(0);
+                merged
+            })?;
         }
         let next = self.unhinted.iter().position(|next| next.is_worth_it() && next.is_cold());
         if let Some(next) = next {
@@ -229,8 +241,8 @@ impl Compactor {
     }
 
     /// How large all segments may get together before a merge. With the hints (about a tenth of
-    /// the data), the prepared segment and the reserve (a sixteenth each), and the output of a merge
-    /// under way, the directory stays below twice the live keys and values. The more dead bytes are
+    /// the data), the prepared segment and the reserve (a sixteenth each, or little more), and the
+    /// output of a merge under way, the directory stays below twice the live keys and values. The more dead bytes are
     /// let be, the fewer live ones a merge has to copy for each it wins.
     fn bound(live: u64) -> u64 {
         live + live * 3 / 8 + SLACK
@@ -246,15 +258,30 @@ impl Compactor {
             return None;
         }
         let mut segments = self.closed_segments();
+        segments.retain(|segment| has_dead(segment));
         let tombstones: u64 = segments.iter().map(|segment| segment.liveness().tombstones()).sum();
         if tombstones * 5 > total {
             // Tombstones go when what they hide is gone: from the oldest on.
             segments.sort_by_key(|segment| segment.min_seq());
-        } else {
-            let share = |segment: &Segment| segment.live() * 1000 / segment.len().max(1);
-            // On a full disk, what takes the least room comes first.
-            segments.sort_by_key(|segment| if full { segment.live() } else { share(segment) });
+            let oldest = self.worth_merging(segments.clone(), live, full);
+            if oldest.is_some() {
+                return oldest;
+            }
         }
+        let share = |segment: &Segment| segment.live() * 1000 / segment.len().max(1);
+        // On a full disk, what takes the least room comes first.
+        segments.sort_by_key(|segment| if full { segment.live() } else { share(segment) });
+        self.worth_merging(segments, live, full)
+    }
+
+    /// As many of these segments, which have something dead each, from the first on as one merge
+    /// takes; `None` if that wins too little.
+    fn worth_merging(
+        &self,
+        mut segments: Vec<Arc<Segment>>,
+        live: u64,
+        full: bool,
+    ) -> Option<Vec<Arc<Segment>>> {
         let target = self.core.segment_target();
         let limit = if full { target } else { target.max(live / 16) };
         let mut copied = 0;
@@ -263,15 +290,19 @@ impl Compactor {
             // On a full disk, the output must fit into what the reserve was.
             let most = if full { limit } else { MAX_MERGE };
             let fits = copied == 0 || (copied < limit && copied + copies <= most);
-            let take = segment.live() < segment.len() && fits;
-            copied += if take { copies } else { 0 };
-            take
-        });
-        let (dead, size) = segments.iter().fold((0, 0), |(dead, size), segment| {
-            (dead + segment.len().saturating_sub(segment.live()), size + segment.len())
+            copied += if fits { copies } else { 0 };
+            fits
         });
         // Copying nine bytes to win one is not worth it, tombstones excepted.
-        (dead * 10 >= size && dead > 0).then_some(segments)
+        loop {
+            let (dead, size) = segments.iter().fold((0, 0), |(dead, size), segment| {
+                (dead + segment.len().saturating_sub(segment.live()), size + segment.len())
+            });
+            if dead * 10 >= size && dead > 0 {
+                return Some(segments);
+            }
+            segments.pop()?;
+        }
     }
 
     /// Whether a merge would win next to nothing, as the last one did, because too little has
@@ -287,7 +318,7 @@ impl Compactor {
     fn compact_all(&mut self) -> Result<()> {
         self.core.check_poison()?;
         let mut segments = self.closed_segments();
-        segments.retain(|segment| segment.live() < segment.len() - HEADER as u64);
+        segments.retain(|segment| has_dead(segment));
         segments.sort_by_key(|segment| segment.min_seq());
         let mut rest = &segments[..];
         while !rest.is_empty() {

@@ -45,5 +45,5 @@ pub(super) fn copy(
         file.write_all_at(step, at)?;
         file.sync_data()?;
     }
-    Ok(())
+    file.sync_data()
 }

@@ -150,11 +150,13 @@ impl<'a> Merge<'a> {
             edited?;
         }
         // In steps: a clear waits for one.
-        for step in self.copier.moves.chunks(256) {
+        for (i, step) in self.copier.moves.chunks(256).enumerate() {
             let no_clear = lock(&self.core.moving);
             step.iter().for_each(|moved| self.relocate(output, moved));
             drop(no_clear);
-            breathe();
+            if i % 4 == 3 {
+                breathe();
+            }
         }
         self.core.segments.remove(self.victims);
         self.core.remove_files(self.victims);
