@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::core::Core;
-use super::epoch_cell;
 use super::hint_file;
 use super::merge::{Merge, Step};
 use super::residency::Residency;
@@ -203,7 +202,6 @@ impl Compactor {
             core.reserve.lend(&core, || {
                 let merged = self.merge(&victims);
                 drop(victims);
-                epoch_cell::free_replaced(0);
                 merged
             })?;
         }

@@ -14,14 +14,20 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::core::{Core, lock};
+use super::epoch_cell;
 use super::filename;
 use super::fs::File;
 use crate::error::{KvsError, Result};
 
 /// Zeros are written in steps of so many bytes.
 const STEP: usize = 1024 * 1024;
+
+/// How often, and how far apart, it is tried to take back what was lent.
+const TRIES: usize = 50;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -77,8 +83,15 @@ impl Reserve {
         let _alone = lock(&self.file);
         let _ = core.fs.remove(&path(core));
         let merged = merge();
-        // As much of it as there is room for.
-        let _ = make(core, for_merges(core));
+        // What was merged is free once no reader has it any more. If that takes longer: as much as
+        // there is room for.
+        for _ in 0..TRIES {
+            if make(core, for_merges(core)).is_ok() {
+                break;
+            }
+            epoch_cell::free_replaced(0);
+            std::thread::sleep(PAUSE);
+        }
         merged
     }
 
