@@ -279,24 +279,6 @@ fn a_full_disk_refuses_values_and_takes_deletes_until_there_is_room() {
     }
 }
 
-/// What is lent to a merge must not go to tombstones, nor to a merge's victims that somebody still
-/// reads: if that happens again and again, there is room neither for deletes nor for merges. Several at
-/// once, so that threads are kept waiting in all places.
-#[test]
-fn neither_deletes_nor_merges_come_to_a_stop_on_a_full_disk() {
-    std::thread::scope(|scope| {
-        for _ in 0..12 {
-            scope.spawn(|| {
-                let (_disk, store, model) = full_store(Fsync::Always);
-                for key in model.keys() {
-                    until("there is room for a tombstone", || store.delete(key.clone()).is_ok());
-                }
-                until("values are taken again", || store.put("new", vec![b'v'; 100]).is_ok());
-            });
-        }
-    });
-}
-
 #[test]
 fn values_are_taken_again_when_others_make_room() {
     let (disk, store, model) = full_store(Fsync::Always);
