@@ -26,7 +26,7 @@ use crate::error::{KvsError, Result};
 const STEP: usize = 1024 * 1024;
 
 /// How often, and how far apart, it is tried to take back what was lent.
-const TRIES: usize = 50;
+const TRIES: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// See the module.
