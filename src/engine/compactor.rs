@@ -240,8 +240,8 @@ impl Compactor {
 
     /// How large all segments may get together before a merge. With the hints (about a tenth of
     /// the data), the prepared segment and the reserve (a sixteenth each, or little more), and the
-    /// output of a merge under way, the directory stays below twice the live keys and values. The more dead bytes are
-    /// let be, the fewer live ones a merge has to copy for each it wins.
+    /// output of a merge under way, the directory stays below twice the live keys and values. The
+    /// more dead bytes are let be, the fewer live ones a merge has to copy for each it wins.
     fn bound(live: u64) -> u64 {
         live + live * 3 / 8 + SLACK
     }

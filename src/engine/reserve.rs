@@ -86,8 +86,9 @@ impl Reserve {
         // What was merged is free once no reader has it any more. If that takes longer: as much as
         // there is room for.
         for _ in 0..TRIES {
-            if make(core, for_merges(core)).is_ok() {
-                break;
+            match make(core, for_merges(core)) {
+                Err(error) if is_no_space(error.kind()) => {}
+                _ => break,
             }
             epoch_cell::free_replaced(0);
             std::thread::sleep(PAUSE);
