@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::core::Core;
+use super::epoch_cell;
 use super::hint_file;
 use super::merge::{Merge, Step};
 use super::residency::Residency;
@@ -73,6 +74,18 @@ impl Unhinted {
 /// Whether something in a segment is not live.
 fn has_dead(segment: &Segment) -> bool {
     segment.live() + (HEADER as u64) < segment.len()
+}
+
+/// Waits until nobody has these segments any more, which are removed: their room is free then, and the
+/// reserve can take its part of it before others do. For a while only: a snapshot may keep them.
+fn wait_for_room_of(victims: Vec<Arc<Segment>>) {
+    const MOST: Duration = Duration::from_secs(1);
+    let (began, left): (_, Vec<_>) = (Instant::now(), victims.iter().map(Arc::downgrade).collect());
+    drop(victims);
+    while left.iter().any(|segment| segment.strong_count() > 0) && began.elapsed() < MOST {
+        epoch_cell::free_replaced(0);
+        std::thread::yield_now();
+    }
 }
 
 /// See the module.
@@ -198,10 +211,11 @@ impl Compactor {
         }
         let core = Arc::clone(&self.core);
         while let Some(victims) = self.pick() {
-            // The victims' room is free once nobody has them any more.
             core.reserve.lend(&core, || {
                 let merged = self.merge(&victims);
-                drop(victims);
+                if merged.is_ok() && core.reserve.is_full() {
+                    wait_for_room_of(victims);
+                }
                 merged
             })?;
         }

@@ -14,20 +14,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use super::core::{Core, lock};
-use super::epoch_cell;
 use super::filename;
 use super::fs::File;
 use crate::error::{KvsError, Result};
 
 /// Zeros are written in steps of so many bytes.
 const STEP: usize = 1024 * 1024;
-
-/// How often, and how far apart, it is tried to take back what was lent.
-const TRIES: usize = 1000;
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -83,16 +77,8 @@ impl Reserve {
         let _alone = lock(&self.file);
         let _ = core.fs.remove(&path(core));
         let merged = merge();
-        // What was merged is free once no reader has it any more. If that takes longer: as much as
-        // there is room for.
-        for _ in 0..TRIES {
-            match make(core, for_merges(core)) {
-                Err(error) if is_no_space(error.kind()) => {}
-                _ => break,
-            }
-            epoch_cell::free_replaced(0);
-            std::thread::sleep(PAUSE);
-        }
+        // As much of it as there is room for.
+        let _ = make(core, for_merges(core));
         merged
     }
 
