@@ -13,6 +13,8 @@ use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use crossbeam_epoch::Guard;
+
 use super::core::{Core, lock};
 use super::epoch_cell;
 use super::expiry::Due;
@@ -20,7 +22,7 @@ use super::extent::Extent;
 use super::filename::{self, Kind};
 use super::hint::{self, Entries, Entry, Hint};
 use super::hint_file;
-use super::keydir::Keydir;
+use super::keydir::{Filler, KeyHash, Keydir};
 use super::mmap;
 use super::numbering::{self, Numbering};
 use super::position::Position;
@@ -425,21 +427,18 @@ impl Part<'_> {
         }
         let expires = entry.expires_at.is_some();
         let position = Position::new(segment.slot(), entry.offset, size, expires);
-        let guard = crossbeam_epoch::pin();
         let hash = self.core.hasher.hash(&head.name.1);
-        self.core.keydir(head.name.0, &guard).insert_shared(hash, position, &guard);
         segment.liveness().add(size);
         run.ending.extend(entry.expires_at.map(|at| Due { at, hash }));
-        if self.core.ordered {
-            run.push(head.name.0, &head.name.1, self.ordering);
-        }
+        run.push(&head.name, hash, position, self.ordering);
     }
 }
 
-/// Keys in order, on their way into the ordered index, and all records that end.
+/// Keys of one database in order, on their way into its index, and all records that end.
 struct Run<'a> {
     core: &'a Core,
     database: u8,
+    filler: Filler,
     bytes: Vec<u8>,
     ends: Vec<usize>,
     ending: Vec<Due>,
@@ -449,29 +448,51 @@ impl<'a> Run<'a> {
     const KEYS: usize = 512;
 
     fn new(core: &'a Core) -> Run<'a> {
-        Run { core, database: 0, bytes: Vec::new(), ends: Vec::new(), ending: Vec::new() }
+        Run {
+            core,
+            database: 0,
+            filler: Filler::default(),
+            bytes: Vec::new(),
+            ends: Vec::new(),
+            ending: Vec::new(),
+        }
     }
 
-    fn push(&mut self, database: u8, key: &[u8], ordering: &Mutex<()>) {
-        if database != self.database || self.ends.len() == Self::KEYS {
+    fn push(&mut self, name: &Name, hash: KeyHash, position: Position, ordering: &Mutex<()>) {
+        if name.0 != self.database {
             self.flush(ordering);
-            self.database = database;
+            self.database = name.0;
         }
-        self.bytes.extend_from_slice(key);
-        self.ends.push(self.bytes.len());
+        let guard = crossbeam_epoch::pin();
+        let keydir = self.core.keydir(self.database, &guard);
+        self.filler.add(hash, position, keydir, &guard);
+        if self.core.ordered {
+            self.bytes.extend_from_slice(&name.1);
+            self.ends.push(self.bytes.len());
+            if self.ends.len() == Self::KEYS {
+                self.order(keydir, ordering, &guard);
+            }
+        }
     }
 
     fn flush(&mut self, ordering: &Mutex<()>) {
+        let guard = crossbeam_epoch::pin();
+        let keydir = self.core.keydir(self.database, &guard);
+        self.filler.flush(keydir, &guard);
+        self.order(keydir, ordering, &guard);
+    }
+
+    /// Adds the keys to the ordered index.
+    fn order(&mut self, keydir: &Keydir, ordering: &Mutex<()>, guard: &Guard) {
         let mut start = 0;
         let keys: Vec<&[u8]> = self
             .ends
             .iter()
             .map(|end| &self.bytes[std::mem::replace(&mut start, *end)..*end])
             .collect();
-        let _alone = lock(ordering);
-        let guard = crossbeam_epoch::pin();
-        let keydir: &Keydir = self.core.keydir(self.database, &guard);
-        keydir.add_ordered(&keys, &guard);
+        let alone = lock(ordering);
+        keydir.add_ordered(&keys, guard);
+        drop(alone);
         self.bytes.clear();
         self.ends.clear();
     }

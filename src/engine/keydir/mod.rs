@@ -13,6 +13,7 @@
 mod atomics {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
+mod filler;
 mod order;
 mod run;
 mod table;
@@ -27,6 +28,7 @@ use siphasher::sip::SipHasher13;
 use super::epoch_cell::EpochCell;
 use super::position::Position;
 use crate::sync::lock;
+pub use filler::Filler;
 pub use order::Order;
 use table::Table;
 
@@ -220,14 +222,23 @@ impl Keydir {
         self.count(None, Some(position));
     }
 
-    /// [`Keydir::insert`] for several threads at once, while there are no readers: at recovery.
-    pub fn insert_shared(&self, hash: KeyHash, position: Position, guard: &Guard) {
-        let shard = &self.shards[hash.shard()];
+    /// [`Keydir::insert`] of keys of one shard, for several threads at once while there are no readers:
+    /// at recovery.
+    fn insert_shared(&self, keys: &[(KeyHash, Position)], guard: &Guard) {
+        let Some((first, _)) = keys.first() else { return };
+        let shard = &self.shards[first.shard()];
         let _alone = lock(&shard.rebuild);
-        while !shard.table.load(guard).insert(hash.stored(), position) {
-            shard.table.replace(shard.table.load(guard).grown(), guard);
+        let mut table = shard.table.load(guard);
+        for (hash, position) in keys {
+            debug_assert_eq!(hash.shard(), first.shard());
+            while !table.insert(hash.stored(), *position) {
+                shard.table.replace(table.grown(), guard);
+                table = shard.table.load(guard);
+            }
         }
-        self.count(None, Some(position));
+        let ending = keys.iter().filter(|(_, position)| position.expires()).count();
+        self.ending.fetch_add(ending as u64, Ordering::Relaxed);
+        self.len.fetch_add(keys.len() as u64, Ordering::Release);
     }
 
     /// Removes a key from the point index and returns the position it had.

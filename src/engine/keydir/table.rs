@@ -141,15 +141,15 @@ impl Table {
     /// Adds an entry that is not there yet; false if there is no room. One thread at a time.
     pub fn insert(&self, hash: u32, position: Position) -> bool {
         debug_assert_ne!(hash, 0);
-        let most = self.homes * WAYS * 4 / 5;
-        if self.used.load(Ordering::Relaxed) as usize >= most {
+        let used = self.used.load(Ordering::Relaxed);
+        if used as usize >= self.homes * WAYS * 4 / 5 {
             return false;
         }
         for line in &self.lines[self.home(hash)..] {
             for way in 0..WAYS {
                 let stored = line.hashes[way].load(Ordering::Relaxed);
                 if stored == 0 {
-                    self.used.fetch_add(1, Ordering::Relaxed);
+                    self.used.store(used + 1, Ordering::Relaxed);
                 } else if line.read(way).is_some() {
                     continue;
                 }
@@ -157,7 +157,7 @@ impl Table {
                 // finds this position there compares keys and goes on.
                 line.positions[way].store(position.to_word(), Ordering::Release);
                 line.hashes[way].store(hash, Ordering::Release);
-                self.live.fetch_add(1, Ordering::Relaxed);
+                self.live.store(self.live.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 return true;
             }
         }
