@@ -353,12 +353,6 @@ impl Hint {
         Some((entry.database, entry.key).cmp(&(database, key)))
     }
 
-    /// Whether the segment has a record of this key.
-    pub fn contains(&self, database: u8, key: &[u8]) -> bool {
-        let mut entries = self.entries_from(database, key);
-        entries.next().is_some_and(|entry| entry.database == database && entry.key == key)
-    }
-
     /// Keys that cut the hint into `parts` of about the same number of entries.
     pub fn quantiles(&self, parts: usize) -> Vec<(u8, Vec<u8>)> {
         let cut = |part| {
@@ -417,6 +411,7 @@ impl Entries<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hint_lookups::Lookups;
     use super::*;
     use proptest::prelude::*;
 
@@ -450,6 +445,8 @@ mod tests {
         #[test]
         fn comes_back_sorted_with_the_newest_of_each_key(
             keys in prop::collection::vec(prop::collection::vec(0u8..4, 0..6), 0..300),
+            probes in prop::collection::vec((0u8..3, prop::collection::vec(0u8..5, 0..6)), 0..20),
+            asked in 1usize..300,
         ) {
             let hint = hint_of(&keys);
             let mut model = std::collections::BTreeMap::new();
@@ -465,8 +462,14 @@ mod tests {
                 let from: Vec<_> =
                     expected.iter().filter(|e| (e.0, &e.1[..]) >= (1, probe)).cloned().collect();
                 prop_assert_eq!(all(decoded.entries_from(1, probe)), from);
-                let there = model.contains_key(&(1, probe.to_vec()));
-                prop_assert_eq!(decoded.contains(1, probe), there);
+            }
+            let mut lookups = Lookups::new(&decoded);
+            // Some far from each other, some next to each other.
+            let some = model.keys().step_by(asked).cloned();
+            let probes: std::collections::BTreeSet<_> = some.chain(probes).collect();
+            for (database, key) in probes {
+                let there = model.contains_key(&(database, key.clone()));
+                prop_assert_eq!(lookups.contains(database, &key), there);
             }
         }
 

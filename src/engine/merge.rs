@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use super::copier::{Copier, Move};
 use super::core::{Core, lock};
+use super::hint::Hint;
 use super::hint_file;
+use super::hint_lookups::Lookups;
 use super::position::Position;
 use super::record;
 use super::segment::{HEADER, Origin, Segment};
@@ -101,27 +103,34 @@ impl<'a> Merge<'a> {
 
     /// Copies those tombstones whose keys an older segment outside the merge still has.
     fn keep_needed_tombstones(&mut self) -> Result<()> {
-        let mut undecided = std::mem::take(&mut self.copier.tombstones);
+        let tombstones = std::mem::take(&mut self.copier.tombstones);
+        let mut undecided = Vec::with_capacity(tombstones.len());
+        for bytes in &tombstones {
+            match record::parse(bytes) {
+                Ok(tombstone) => undecided.push((tombstone, bytes)),
+                Err(_) => self.copier.append_tombstone(bytes),
+            }
+        }
+        // In the order of hints.
+        undecided.sort_unstable_by_key(|(tombstone, _)| (tombstone.database, tombstone.key));
         for other in self.core.segments.all() {
             let merged = self.victims.iter().any(|victim| victim.number() == other.number());
             // What is not closed is younger than every tombstone in a closed segment.
-            if merged || !other.is_sealed() || undecided.is_empty() {
+            if merged || !other.is_sealed() {
                 continue;
             }
-            let hint = hint_file::read(self.core, &other);
-            undecided.retain(|bytes| {
-                let needed = match (record::parse(bytes), &hint) {
-                    // Of a damaged one, the smallest may not be known.
-                    (Ok(tombstone), _)
-                        if other.min_seq() > tombstone.seq && !other.is_damaged() =>
-                    {
-                        false
-                    }
-                    (Ok(tombstone), Some(hint)) if hint.covered() == other.len() => {
-                        tombstone.is_clear() || hint.contains(tombstone.database, tombstone.key)
-                    }
-                    _ => true,
+            // Of a damaged one, the smallest may not be known.
+            let oldest = if other.is_damaged() { 0 } else { other.min_seq() };
+            if undecided.iter().all(|(tombstone, _)| tombstone.seq < oldest) {
+                continue;
+            }
+            let hint = self.hint_of(&other).filter(|hint| hint.covered() == other.len());
+            let mut lookups = hint.as_ref().map(Lookups::new);
+            undecided.retain(|(tombstone, bytes)| {
+                let mut is_there = |lookups: &mut Lookups<'_>| {
+                    tombstone.is_clear() || lookups.contains(tombstone.database, tombstone.key)
                 };
+                let needed = tombstone.seq >= oldest && lookups.as_mut().is_none_or(&mut is_there);
                 if needed {
                     self.copier.append_tombstone(bytes);
                 }
@@ -129,6 +138,13 @@ impl<'a> Merge<'a> {
             });
         }
         Ok(())
+    }
+
+    /// The hint of a segment; on a full disk, where none is written, also one that has no file.
+    fn hint_of(&self, segment: &Arc<Segment>) -> Option<Hint> {
+        let full = self.core.reserve.is_full();
+        let made = || if full { hint_file::of_segment(segment) } else { None };
+        hint_file::read(self.core, segment).or_else(made)
     }
 
     /// Puts `output` in place of the victims.

@@ -26,6 +26,7 @@ pub mod fs;
 mod group;
 pub mod hint;
 mod hint_file;
+pub mod hint_lookups;
 pub mod keydir;
 mod liveness;
 pub mod manifest;
