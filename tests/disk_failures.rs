@@ -9,6 +9,7 @@ mod simfs;
 mod workload;
 
 use std::io::ErrorKind;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -231,8 +232,13 @@ fn fill(store: &KvStore, random: &mut Random) -> Model {
 
 /// A store on a disk of 600 KiB, filled up.
 fn full_store(fsync: Fsync) -> (SimFs, KvStore, Model) {
+    full_store_of(600 * 1024, fsync)
+}
+
+/// A store on a disk of so many bytes, filled up.
+fn full_store_of(capacity: u64, fsync: Fsync) -> (SimFs, KvStore, Model) {
     let disk = SimFs::new();
-    disk.set_capacity(Some(600 * 1024));
+    disk.set_capacity(Some(capacity));
     let store = options(&disk, fsync).segment_bytes(32 * 1024).open().unwrap();
     let model = fill(&store, &mut Random(seed()));
     (disk, store, model)
@@ -277,6 +283,77 @@ fn a_full_disk_refuses_values_and_takes_deletes_until_there_is_room() {
         let store = options(&disk, fsync).open().unwrap();
         assert!(contents(&store) == model);
     }
+}
+
+fn delete_all(store: &KvStore, keys: impl IntoIterator<Item = Vec<u8>>) {
+    for key in keys {
+        until("there is room for a tombstone", || store.delete(key.clone()).is_ok());
+    }
+    until("values are taken again", || store.put("new", vec![b'v'; 100]).is_ok());
+}
+
+/// In no order: each segment loses a little, and there is room for few tombstones at a time.
+#[test]
+fn keys_all_over_a_full_disk_can_be_deleted() {
+    for fsync in [Fsync::Always, Fsync::No] {
+        let (_disk, store, model) = full_store_of(6 * 1024 * 1024, fsync);
+        let mut keys: Vec<_> = model.into_keys().collect();
+        let mut random = Random(seed());
+        keys.sort_by_cached_key(|_| random.next());
+        delete_all(&store, keys);
+    }
+}
+
+/// What a merge was lent is made anew from the room of what it merged, which nobody may take before it,
+/// and which is there only when nobody reads that any more. Several at once, so that threads are kept
+/// waiting in all places.
+#[test]
+fn neither_deletes_nor_merges_come_to_a_stop_on_a_full_disk() {
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let (_disk, store, model) = full_store(Fsync::Always);
+                delete_all(&store, model.into_keys());
+            });
+        }
+    });
+}
+
+/// A snapshot keeps what was merged, so merges win nothing until it goes.
+#[test]
+fn a_full_disk_gets_over_a_snapshot_that_keeps_its_room() {
+    let (_disk, store, model) = full_store(Fsync::Always);
+    let (reader, mut seen) = (store.reader(), Model::new());
+    let snapshot = reader.snapshot(0);
+    let mut keys = model.clone().into_keys();
+    let refused = keys.find(|key| store.delete(key.clone()).is_err());
+    store.compact().unwrap();
+    let note = |key: &[u8], value: &[u8]| {
+        seen.insert(key.to_vec(), value.to_vec());
+        ControlFlow::Continue(())
+    };
+    snapshot.entries((Bound::Unbounded, Bound::Unbounded), note).unwrap();
+    assert!(seen == model);
+    drop(snapshot);
+    delete_all(&store, refused.into_iter().chain(keys));
+}
+
+/// `compact` wins room where it can, and says so where it cannot.
+#[test]
+fn a_full_disk_can_be_compacted() {
+    let (_disk, store, model) = full_store(Fsync::Always);
+    store.compact().unwrap();
+    for (i, key) in model.into_keys().enumerate() {
+        until("there is room for a tombstone", || match store.delete(key.clone()) {
+            Ok(_) => true,
+            Err(_) => store.compact().is_err(),
+        });
+        if i % 100 == 0 {
+            store.compact().unwrap();
+        }
+    }
+    store.compact().unwrap();
+    assert_eq!(store.len(), 0);
 }
 
 #[test]

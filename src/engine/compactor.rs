@@ -1,7 +1,7 @@
 //! Compaction: decides when and what to merge, beside reads and writes. Also writes the hints of
 //! closed segments, and keeps track of which pages are in memory.
 //!
-//! Thread: `kvs-compact`. Invariants: the directory stays within [`Compactor::bound`] of the live
+//! Thread: `kvs-compact`. Invariants: the directory stays within [`pick::bound`] of the live
 //! data; work is paced, but for when that bound is far exceeded; nobody waits for this thread but
 //! who asks for [`Chore::CompactAll`].
 
@@ -15,8 +15,10 @@ use super::core::Core;
 use super::epoch_cell;
 use super::hint_file;
 use super::merge::{Merge, Step};
+use super::pick;
+use super::reserve::Loan;
 use super::residency::Residency;
-use super::segment::{HEADER, Segment};
+use super::segment::Segment;
 use super::segment_reader::STEP;
 use crate::error::{KvsError, Result};
 
@@ -40,11 +42,6 @@ const COLD: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_micros(100);
 /// How long it rests after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
-/// One merge copies no more than so many bytes, unless a single segment has more: positions reach
-/// to 32 GiB, and a hint has 32-bit tables.
-const MAX_MERGE: u64 = 4 * 1024 * 1024 * 1024;
-/// Dead bytes that are never worth a merge.
-const SLACK: u64 = 1024 * 1024;
 
 /// A segment without a hint.
 struct Unhinted {
@@ -71,11 +68,6 @@ impl Unhinted {
     }
 }
 
-/// Whether something in a segment is not live.
-fn has_dead(segment: &Segment) -> bool {
-    segment.live() + (HEADER as u64) < segment.len()
-}
-
 /// Waits until nobody has these segments any more, which are removed: their room is free then, and the
 /// reserve can take its part of it before others do. For a while only: a snapshot may keep them.
 fn wait_for_room_of(victims: Vec<Arc<Segment>>) {
@@ -98,6 +90,8 @@ pub struct Compactor {
     held: Vec<Chore>,
     /// The bytes of all segments and of live records after a merge that won next to nothing.
     fruitless: Option<(u64, u64)>,
+    /// On a full disk, the merges since then had the tombstones of segments up to this smallest number.
+    tried: u64,
     failed: Option<Instant>,
     residency: Residency,
     closing: bool,
@@ -114,6 +108,15 @@ enum Interrupted {
 impl From<KvsError> for Interrupted {
     fn from(error: KvsError) -> Self {
         Interrupted::Failed(error)
+    }
+}
+
+impl From<Interrupted> for KvsError {
+    fn from(interrupted: Interrupted) -> Self {
+        match interrupted {
+            Interrupted::Closing => KvsError::Closed,
+            Interrupted::Failed(error) => error,
+        }
     }
 }
 
@@ -137,6 +140,7 @@ impl Compactor {
             rate,
             held: Vec::new(),
             fruitless: None,
+            tried: 0,
             failed: None,
             residency: Residency::default(),
             closing: false,
@@ -209,21 +213,43 @@ impl Compactor {
         if self.core.check_poison().is_err() || rests {
             return Ok(());
         }
-        let core = Arc::clone(&self.core);
-        while let Some(victims) = self.pick() {
-            core.reserve.lend(&core, || {
-                let merged = self.merge(&victims);
-                if merged.is_ok() && core.reserve.is_full() {
-                    wait_for_room_of(victims);
-                }
-                merged
-            })?;
+        while self.merge_next()? {}
+        // A full disk has no room for hints.
+        if self.core.reserve.is_full() {
+            return Ok(());
         }
         let next = self.unhinted.iter().position(|next| next.is_worth_it() && next.is_cold());
         if let Some(next) = next {
             self.write_hint(next)?;
         }
         Ok(())
+    }
+
+    /// Merges what is most worth it; false if nothing is.
+    fn merge_next(&mut self) -> Result<bool, Interrupted> {
+        let core = Arc::clone(&self.core);
+        let Some(loan) = core.reserve.loan(&core) else {
+            let Some(victims) = self.pick() else { return Ok(false) };
+            self.merge(&victims)?;
+            return Ok(true);
+        };
+        let Some(victims) = self.pick_on_full_disk(&loan) else {
+            if loan.is_pressing() {
+                loan.forgo();
+            }
+            return Ok(false);
+        };
+        loan.give(pick::sum(&victims, pick::copied));
+        let m = self.merge(&victims);
+        if let Err(Interrupted::Failed(e)) = &m {
+            eprintln!("DBG failed {e} {:?}", std::error::Error::source(e));
+        }
+        m?;
+        wait_for_room_of(victims);
+        drop(loan);
+        // Whoever waited for the loan comes first.
+        std::thread::sleep(BREATH);
+        Ok(true)
     }
 
     /// Writes the hint of one of `unhinted`.
@@ -252,76 +278,43 @@ impl Compactor {
         segments
     }
 
-    /// How large all segments may get together before a merge. With the hints (about a tenth of
-    /// the data), the prepared segment and the reserve (a sixteenth each, or little more), and the
-    /// output of a merge under way, the directory stays below twice the live keys and values. The
-    /// more dead bytes are let be, the fewer live ones a merge has to copy for each it wins.
-    fn bound(live: u64) -> u64 {
-        live + live * 3 / 8 + SLACK
-    }
-
-    /// The segments to merge next, those with the largest share of dead bytes first; `None` while
-    /// the directory is within its bound.
+    /// The segments to merge next; `None` while the directory is within its bound.
     fn pick(&self) -> Option<Vec<Arc<Segment>>> {
         let (total, live) = self.core.space();
-        let full = self.core.reserve.is_full();
-        let bound = if full { live } else { Self::bound(live) };
-        if total <= bound || self.is_fruitless(total, live) {
+        let target = self.core.segment_target();
+        if total <= pick::bound(live) || self.is_fruitless(target) {
             return None;
         }
+        let room = self.core.fs.room(&self.core.dir).unwrap_or(u64::MAX);
         let mut segments = self.closed_segments();
-        segments.retain(|segment| has_dead(segment));
-        let tombstones: u64 = segments.iter().map(|segment| segment.liveness().tombstones()).sum();
-        if tombstones * 5 > total {
-            // Tombstones go when what they hide is gone: from the oldest on.
-            segments.sort_by_key(|segment| segment.min_seq());
-            let oldest = self.worth_merging(segments.clone(), live, full);
-            if oldest.is_some() {
-                return oldest;
-            }
-        }
-        let share = |segment: &Segment| segment.live() * 1000 / segment.len().max(1);
-        // On a full disk, what takes the least room comes first.
-        segments.sort_by_key(|segment| if full { segment.live() } else { share(segment) });
-        self.worth_merging(segments, live, full)
+        segments.retain(|segment| pick::copied(segment) <= room);
+        pick::usual(segments, total, target.max(live / 16).min(room))
     }
 
-    /// As many of these segments, which have something dead each, from the first on as one merge
-    /// takes; `None` if that wins too little.
-    fn worth_merging(
-        &self,
-        mut segments: Vec<Arc<Segment>>,
-        live: u64,
-        full: bool,
-    ) -> Option<Vec<Arc<Segment>>> {
-        let target = self.core.segment_target();
-        let limit = if full { target } else { target.max(live / 16) };
-        let mut copied = 0;
-        segments.retain(|segment| {
-            let copies = segment.live() + segment.liveness().tombstones();
-            // On a full disk, the output must fit into what the reserve was.
-            let most = if full { limit } else { MAX_MERGE };
-            let fits = copied == 0 || (copied < limit && copied + copies <= most);
-            copied += if fits { copies } else { 0 };
-            fits
-        });
-        // Copying nine bytes to win one is not worth it, tombstones excepted.
-        loop {
-            let (dead, size) = segments.iter().fold((0, 0), |(dead, size), segment| {
-                (dead + segment.len().saturating_sub(segment.live()), size + segment.len())
-            });
-            if dead * 10 >= size && dead > 0 {
-                return Some(segments);
-            }
-            segments.pop()?;
+    /// The segments to merge next on a full disk.
+    fn pick_on_full_disk(&mut self, loan: &Loan<'_>) -> Option<Vec<Arc<Segment>>> {
+        let mut segments = self.closed_segments();
+        let (most, pressing) = (loan.most_copied(), loan.is_pressing());
+        segments.retain(|segment| pick::copied(segment) <= most);
+        let limit = self.core.segment_target().min(most);
+        let picked = pick::with_dead_records(segments.clone(), limit, pressing);
+        if picked.is_some() || !pressing {
+            return picked;
         }
+        if !self.is_fruitless(1) {
+            self.tried = 0;
+        }
+        segments.retain(|segment| segment.min_seq() > self.tried);
+        let picked = pick::with_tombstones(segments, limit);
+        let last = picked.iter().flatten().map(|segment| segment.min_seq()).max();
+        self.tried = last.unwrap_or(self.tried);
+        picked
     }
 
-    /// Whether a merge would win next to nothing, as the last one did, because too little has
-    /// changed since: what takes the space are tombstones that are still needed.
-    fn is_fruitless(&self, total: u64, live: u64) -> bool {
-        let full = self.core.reserve.is_full();
-        let step = self.core.segment_target() / if full { 8 } else { 1 };
+    /// Whether a merge would win next to nothing, as the last one did, because less than `step` bytes
+    /// have changed since: what takes the space are tombstones that are still needed.
+    fn is_fruitless(&self, step: u64) -> bool {
+        let (total, live) = self.core.space();
         self.fruitless.is_some_and(|(total_then, live_then)| {
             total < total_then + step && live + step > live_then
         })
@@ -329,36 +322,42 @@ impl Compactor {
 
     fn compact_all(&mut self) -> Result<()> {
         self.core.check_poison()?;
+        if self.core.reserve.is_full() {
+            while self.merge_next()? {}
+            return Ok(());
+        }
         let mut segments = self.closed_segments();
-        segments.retain(|segment| has_dead(segment));
+        segments.retain(|segment| pick::dead(segment) > 0);
         segments.sort_by_key(|segment| segment.min_seq());
         let mut rest = &segments[..];
         while !rest.is_empty() {
             let mut bytes = 0;
             let fitting = rest.iter().take(4).take_while(|segment| {
                 bytes += segment.len();
-                bytes <= MAX_MERGE
+                bytes <= pick::MOST
             });
             let (victims, others) = rest.split_at(fitting.count().max(1));
             rest = others;
-            match self.merge(victims) {
-                Ok(()) => {}
-                Err(Interrupted::Failed(error)) => return Err(error),
-                Err(Interrupted::Closing) => return Err(KvsError::Closed),
-            }
+            self.merge(victims)?;
         }
         Ok(())
     }
 
-    /// Merges `victims` into one new segment, or into none if nothing lives.
+    /// Merges `victims` into one new segment, or into none if nothing lives. Gives up when the disk gets
+    /// full meanwhile: then others come first.
     fn merge(&mut self, victims: &[Arc<Segment>]) -> Result<(), Interrupted> {
-        if victims.iter().any(|victim| victim.liveness().tombstones() > 0) {
+        let core = Arc::clone(&self.core);
+        let lent = core.reserve.is_full();
+        if !lent && victims.iter().any(|victim| victim.liveness().tombstones() > 0) {
             self.write_hints_beside(victims)?;
         }
-        let core = Arc::clone(&self.core);
         let mut merge = Merge::begin(&core, victims)?;
         loop {
-            match merge.step()? {
+            let step = merge.step();
+            if core.reserve.is_full() && !lent {
+                return Ok(());
+            }
+            match step? {
                 Step::More => self.pace(STEP)?,
                 Step::Done => break,
                 Step::Damaged => return Ok(()),
@@ -382,7 +381,7 @@ impl Compactor {
     /// Whether space is so short that others may be slowed down.
     fn is_in_a_hurry(&self) -> bool {
         let (total, live) = self.core.space();
-        total > Self::bound(live) + live / 8 || self.core.reserve.is_full()
+        total > pick::bound(live) + live / 8 || self.core.reserve.is_full()
     }
 
     /// Waits as long as `bytes` may take at the given rate; not at all when space is short.

@@ -53,6 +53,11 @@ impl Liveness {
     pub fn tombstones(&self) -> u64 {
         self.tombstones.load(Ordering::Relaxed)
     }
+
+    /// What a merge copies at most, in bytes.
+    pub fn copied(&self) -> u64 {
+        self.live() + self.tombstones()
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod mmap;
 mod numbering;
 mod options;
 mod parallel;
+mod pick;
 pub mod position;
 mod preparer;
 mod range;

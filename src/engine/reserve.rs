@@ -4,11 +4,13 @@
 //! `kvs-prepare` makes the file beside the segments and keeps its size in step with theirs. When a
 //! group commit meets a full disk, the writer cuts off the part that is for it and tries that group
 //! once more; from then on values are refused ([`Reserve::check`]), while tombstones are not. The
-//! other part is lent to one merge after the other, so that deletes cannot use up what it takes to
-//! win room. When there is room for the file again, and for a segment, `kvs-prepare` makes it anew and
-//! values are taken again.
+//! other part is lent to one merge after the other ([`Loan`]), so that deletes cannot use up what it
+//! takes to win room. When there is room for the file again, and for a segment, `kvs-prepare` makes it
+//! anew and values are taken again.
 //!
-//! Invariant: while the file is changed, nobody else changes it.
+//! Invariants: while the file is changed, nobody else changes it. On a full disk, what becomes free goes
+//! into it before tombstones get any, up to what a merge of any one segment takes: each tombstone makes
+//! at least as much dead as it takes itself, so merges and deletes can go on until nothing is left.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::core::{Core, lock};
 use super::filename;
 use super::fs::File;
+use super::segment::HEADER;
 use crate::error::{KvsError, Result};
 
 /// Zeros are written in steps of so many bytes.
@@ -53,14 +56,10 @@ impl Reserve {
                 "the disk is full: values are refused until there is room; reads and deletes go on"
             );
         }
-        let cut = |file: Arc<dyn File>| -> io::Result<bool> {
-            let more = file.len()? > for_merges(core);
-            if more {
-                file.set_len(for_merges(core))?;
-            }
-            Ok(more)
-        };
-        core.fs.open(&path(core)).and_then(cut).unwrap_or(false)
+        let part = for_merges(core);
+        let more = len(core) > part;
+        shrink(core, part);
+        more
     }
 
     /// For the writer, while it writes a group: on a full disk, no merge is under way.
@@ -68,18 +67,9 @@ impl Reserve {
         self.is_full().then(|| lock(&self.file))
     }
 
-    /// For the compactor, around a merge on a full disk: gives it the other part. Nobody writes a
-    /// group meanwhile ([`Reserve::hold`]), which could take that room.
-    pub(super) fn lend<R>(&self, core: &Core, merge: impl FnOnce() -> R) -> R {
-        if !self.is_full() {
-            return merge();
-        }
-        let _alone = lock(&self.file);
-        let _ = core.fs.remove(&path(core));
-        let merged = merge();
-        // As much of it as there is room for.
-        let _ = make(core, for_merges(core));
-        merged
+    /// For the compactor: what a merge may take on a full disk; `None` while it is not.
+    pub(super) fn loan<'a>(&'a self, core: &'a Core) -> Option<Loan<'a>> {
+        self.is_full().then(|| Loan { core, refills: true, _alone: lock(&self.file) })
     }
 
     /// For the writer, which is about to leave a segment: sees to it that the file was made, if
@@ -101,12 +91,14 @@ impl Reserve {
         if self.is_full() {
             return;
         }
-        let made = make(core, size(core));
+        // In steps, where there is much to do: the writer may be waiting for the file.
+        let step = len(core) + 2 * core.segment_target();
+        let made = make(core, size(core).min(step));
         self.tried.store(true, Ordering::Release);
         match made {
             Ok(()) => {}
             Err(error) if is_no_space(error.kind()) => {
-                leave_some(core);
+                shrink(core, len(core) / 5 * 4);
                 drop(alone);
                 self.release(core);
             }
@@ -119,17 +111,60 @@ impl Reserve {
         if !self.is_full() {
             return;
         }
+        let _alone = lock(&self.file);
         let needed = size(core) + core.segment_target();
-        if core.fs.room(&core.dir).is_some_and(|room| room < needed) {
+        if core.fs.room(&core.dir).is_some_and(|room| len(core) + room < needed) {
             return;
         }
-        let _alone = lock(&self.file);
-        match make(core, size(core)) {
-            Ok(()) => {
-                self.full.store(false, Ordering::Release);
-                log::info!("there is room on the disk again: values are taken");
-            }
-            Err(_) => drop(core.fs.remove(&path(core))),
+        if make(core, size(core)).is_ok() {
+            self.full.store(false, Ordering::Release);
+            log::info!("there is room on the disk again: values are taken");
+        } else {
+            refill(core);
+        }
+    }
+}
+
+/// The room that a merge may take on a full disk. Nobody writes a group while it is there
+/// ([`Reserve::hold`]), which could take that room. In the end the file has it again, as far as the
+/// merge won it, or what else has become free.
+pub(super) struct Loan<'a> {
+    core: &'a Core,
+    refills: bool,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl Loan<'_> {
+    /// How many bytes a merge may copy, with what deletes may use.
+    pub(super) fn most_copied(&self) -> u64 {
+        self.room().saturating_sub(to_merge(0))
+    }
+
+    /// Whether deletes will soon be refused.
+    pub(super) fn is_pressing(&self) -> bool {
+        self.room() < for_merges(self.core) + for_deletes(self.core) / 2
+    }
+
+    /// Gives what it takes to a merge that copies so many bytes.
+    pub(super) fn give(&self, copied: u64) {
+        shrink(self.core, len(self.core).saturating_sub(to_merge(copied)));
+    }
+
+    fn room(&self) -> u64 {
+        len(self.core) + self.core.fs.room(&self.core.dir).unwrap_or(0)
+    }
+
+    /// For when no merge is possible: a fifth is left to tombstones, until one is.
+    pub(super) fn forgo(mut self) {
+        self.refills = false;
+        shrink(self.core, self.room() / 5 * 4);
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if self.refills {
+            refill(self.core);
         }
     }
 }
@@ -143,22 +178,57 @@ fn path(core: &Core) -> PathBuf {
     core.dir.join(filename::RESERVE)
 }
 
-/// What a merge takes in the full state.
+/// Files take room in blocks of so many bytes, most often.
+const BLOCK: u64 = 4096;
+
+/// What a segment takes with so many bytes.
+pub(super) fn blocks(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK)
+}
+
+/// What a merge takes that copies so many bytes: blocks begun and the manifest's edit, too.
+fn to_merge(copied: u64) -> u64 {
+    HEADER as u64 + copied + 2 * BLOCK
+}
+
+/// The part for merges: any one segment can be merged with it.
 fn for_merges(core: &Core) -> u64 {
-    core.segment_target()
+    let closed = core.segments.all().into_iter().filter(|segment| segment.is_sealed());
+    let largest = closed.map(|segment| segment.liveness().copied()).max().unwrap_or(0);
+    to_merge(largest.max(core.segment_target()))
 }
 
-/// All of it: with a quarter for tombstones.
+/// The part for tombstones: so many that a merge of any segment wins something.
+fn for_deletes(core: &Core) -> u64 {
+    let (_, live) = core.space();
+    (live / 64).max(core.segment_target() / 4)
+}
+
 fn size(core: &Core) -> u64 {
-    for_merges(core) + core.segment_target() / 4
+    for_merges(core) + for_deletes(core)
 }
 
-/// Leaves a fifth of a file that took all the room there was to tombstones.
-fn leave_some(core: &Core) {
-    let cut = |file: Arc<dyn File>| file.set_len(file.len()? / 5 * 4);
-    if let Err(error) = core.fs.open(&path(core)).and_then(cut) {
-        log::warn!("cannot cut the reserve: {error}");
+/// The file's length; zero if there is none.
+fn len(core: &Core) -> u64 {
+    core.fs.open(&path(core)).and_then(|file| file.len()).unwrap_or(0)
+}
+
+/// Makes the file so many bytes short, unless it is already.
+fn shrink(core: &Core, size: u64) {
+    let cut = |file: Arc<dyn File>| if file.len()? > size { file.set_len(size) } else { Ok(()) };
+    match core.fs.open(&path(core)).and_then(cut) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            log::warn!("cannot cut the reserve: {error}");
+        }
+        _ => {}
     }
+}
+
+/// On a full disk: the file gets what room there is, up to the part for merges.
+fn refill(core: &Core) {
+    let room = core.fs.room(&core.dir).unwrap_or(u64::MAX / 2);
+    // What others take meanwhile is theirs.
+    let _ = make(core, for_merges(core).min(len(core) + room));
 }
 
 /// Makes the file `size` bytes long. It must take that room, so it is written, and synced, since

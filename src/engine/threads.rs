@@ -68,8 +68,13 @@ impl Threads {
             Ok(active) => unhinted.push(active),
             Err(error) => log::error!("close: {error}"),
         }
-        if let Err(error) = hint_file::write_all(core, &unhinted) {
-            log::warn!("close: {error}; the next open takes longer");
+        // A full disk has room for tombstones and merges, also after the next open.
+        let written = match core.reserve.check() {
+            Ok(()) => hint_file::write_all(core, &unhinted),
+            full => full,
+        };
+        if let Err(error) = written {
+            log::warn!("close: no hints are written: {error}; the next open takes longer");
         }
         if let Some(prepared) = lock(&self.ready).take() {
             core.remove_files(&[Arc::new(prepared.segment)]);

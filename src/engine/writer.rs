@@ -241,7 +241,7 @@ impl Writer {
         let file = self.active.file();
         file.write_all_at(&self.group.bytes()[bytes.clone()], self.tail)?;
         self.tail += bytes.len() as u64;
-        if self.policy == Fsync::Always {
+        if self.policy == Fsync::Always && !self.core.reserve.is_full() {
             self.zeros.keep_ahead(&**file, self.tail, bytes.len(), self.limit)?;
         }
         Ok(())
