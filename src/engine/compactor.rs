@@ -90,8 +90,9 @@ pub struct Compactor {
     held: Vec<Chore>,
     /// The bytes of all segments and of live records after a merge that won next to nothing.
     fruitless: Option<(u64, u64)>,
-    /// On a full disk, the merges since then had the tombstones of segments up to this smallest number.
-    tried: u64,
+    /// On a full disk, merges since then had the tombstones of the segments whose smallest sequence numbers
+    /// go up to this.
+    swept_to: u64,
     failed: Option<Instant>,
     residency: Residency,
     closing: bool,
@@ -140,7 +141,7 @@ impl Compactor {
             rate,
             held: Vec::new(),
             fruitless: None,
-            tried: 0,
+            swept_to: 0,
             failed: None,
             residency: Residency::default(),
             closing: false,
@@ -216,6 +217,7 @@ impl Compactor {
         while self.merge_next()? {}
         // A full disk has no room for hints.
         if self.core.reserve.is_full() {
+            while self.merge_next()? {}
             return Ok(());
         }
         let next = self.unhinted.iter().position(|next| next.is_worth_it() && next.is_cold());
@@ -230,22 +232,20 @@ impl Compactor {
         let core = Arc::clone(&self.core);
         let Some(loan) = core.reserve.loan(&core) else {
             let Some(victims) = self.pick() else { return Ok(false) };
-            self.merge(&victims)?;
+            self.merge(&victims, false)?;
             return Ok(true);
         };
-        let Some(victims) = self.pick_on_full_disk(&loan) else {
+        let victims = self.pick_on_full_disk(&loan);
+        if victims.is_empty() {
             if loan.is_pressing() {
                 loan.forgo();
             }
             return Ok(false);
-        };
-        loan.give(pick::sum(&victims, pick::copied));
-        let m = self.merge(&victims);
-        if let Err(Interrupted::Failed(e)) = &m {
-            eprintln!("DBG failed {e} {:?}", std::error::Error::source(e));
         }
-        m?;
-        wait_for_room_of(victims);
+        loan.give(pick::sum(&victims, pick::copied));
+        if self.merge(&victims, true)? {
+            wait_for_room_of(victims);
+        }
         drop(loan);
         // Whoever waited for the loan comes first.
         std::thread::sleep(BREATH);
@@ -288,26 +288,25 @@ impl Compactor {
         let room = self.core.fs.room(&self.core.dir).unwrap_or(u64::MAX);
         let mut segments = self.closed_segments();
         segments.retain(|segment| pick::copied(segment) <= room);
-        pick::usual(segments, total, target.max(live / 16).min(room))
+        pick::usual(segments, total, pick::limit(live, target).min(room))
     }
 
-    /// The segments to merge next on a full disk.
-    fn pick_on_full_disk(&mut self, loan: &Loan<'_>) -> Option<Vec<Arc<Segment>>> {
-        let mut segments = self.closed_segments();
+    /// The segments to merge next on a full disk; none if no merge helps.
+    fn pick_on_full_disk(&mut self, loan: &Loan<'_>) -> Vec<Arc<Segment>> {
         let (most, pressing) = (loan.most_copied(), loan.is_pressing());
+        let mut segments = self.closed_segments();
         segments.retain(|segment| pick::copied(segment) <= most);
-        let limit = self.core.segment_target().min(most);
-        let picked = pick::with_dead_records(segments.clone(), limit, pressing);
+        let target = self.core.segment_target();
+        let picked = pick::with_dead_records(segments.clone(), target.min(most), pressing);
         if picked.is_some() || !pressing {
-            return picked;
+            return picked.unwrap_or_default();
         }
-        if !self.is_fruitless(1) {
-            self.tried = 0;
+        if !self.is_fruitless(target / 8) {
+            self.swept_to = 0;
         }
-        segments.retain(|segment| segment.min_seq() > self.tried);
-        let picked = pick::with_tombstones(segments, limit);
-        let last = picked.iter().flatten().map(|segment| segment.min_seq()).max();
-        self.tried = last.unwrap_or(self.tried);
+        segments.retain(|segment| segment.min_seq() > self.swept_to);
+        let picked = pick::with_tombstones(segments, target.min(most));
+        self.swept_to = picked.last().map_or(self.swept_to, |segment| segment.min_seq());
         picked
     }
 
@@ -329,38 +328,41 @@ impl Compactor {
         let mut segments = self.closed_segments();
         segments.retain(|segment| pick::dead(segment) > 0);
         segments.sort_by_key(|segment| segment.min_seq());
+        let (_, live) = self.core.space();
+        let limit = pick::limit(live, self.core.segment_target());
         let mut rest = &segments[..];
         while !rest.is_empty() {
-            let mut bytes = 0;
-            let fitting = rest.iter().take(4).take_while(|segment| {
-                bytes += segment.len();
-                bytes <= pick::MOST
+            let mut copied = 0;
+            let fitting = rest.iter().take_while(|segment| {
+                copied += pick::copied(segment);
+                copied <= limit
             });
             let (victims, others) = rest.split_at(fitting.count().max(1));
             rest = others;
-            self.merge(victims)?;
+            if !self.merge(victims, false)? && self.core.reserve.is_full() {
+                return self.compact_all();
+            }
         }
         Ok(())
     }
 
-    /// Merges `victims` into one new segment, or into none if nothing lives. Gives up when the disk gets
-    /// full meanwhile: then others come first.
-    fn merge(&mut self, victims: &[Arc<Segment>]) -> Result<(), Interrupted> {
-        let core = Arc::clone(&self.core);
-        let lent = core.reserve.is_full();
+    /// Merges `victims` into one new segment, or into none if nothing lives; whether it did. Gives up
+    /// when the disk gets full, unless it was `lent` room for that: then others come first.
+    fn merge(&mut self, victims: &[Arc<Segment>], lent: bool) -> Result<bool, Interrupted> {
         if !lent && victims.iter().any(|victim| victim.liveness().tombstones() > 0) {
             self.write_hints_beside(victims)?;
         }
+        let core = Arc::clone(&self.core);
         let mut merge = Merge::begin(&core, victims)?;
         loop {
             let step = merge.step();
             if core.reserve.is_full() && !lent {
-                return Ok(());
+                return Ok(false);
             }
             match step? {
                 Step::More => self.pace(STEP)?,
                 Step::Done => break,
-                Step::Damaged => return Ok(()),
+                Step::Damaged => return Ok(false),
             }
         }
         let output = merge.finish(|| {
@@ -375,7 +377,7 @@ impl Compactor {
         if !output.is_empty() {
             self.unhinted.push(Unhinted::new(output));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether space is so short that others may be slowed down.

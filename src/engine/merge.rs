@@ -124,7 +124,7 @@ impl<'a> Merge<'a> {
             if undecided.iter().all(|(tombstone, _)| tombstone.seq < oldest) {
                 continue;
             }
-            let hint = self.hint_of(&other).filter(|hint| hint.covered() == other.len());
+            let hint = self.hint_of(&other);
             let mut lookups = hint.as_ref().map(Lookups::new);
             undecided.retain(|(tombstone, bytes)| {
                 let mut is_there = |lookups: &mut Lookups<'_>| {
@@ -140,11 +140,12 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// The hint of a segment; on a full disk, where none is written, also one that has no file.
+    /// The hint of all of a segment; on a full disk, where none is written, also without a file.
     fn hint_of(&self, segment: &Arc<Segment>) -> Option<Hint> {
         let full = self.core.reserve.is_full();
         let made = || if full { hint_file::of_segment(segment) } else { None };
-        hint_file::read(self.core, segment).or_else(made)
+        let read = hint_file::read(self.core, segment);
+        read.filter(|hint| hint.covered() == segment.len()).or_else(made)
     }
 
     /// Puts `output` in place of the victims.

@@ -9,7 +9,7 @@ use super::segment::{HEADER, Segment};
 
 /// One merge copies no more than so many bytes, unless a single segment has more: positions reach
 /// to 32 GiB, and a hint has 32-bit tables.
-pub(super) const MOST: u64 = 4 * 1024 * 1024 * 1024;
+const MOST: u64 = 4 * 1024 * 1024 * 1024;
 /// Dead bytes that are never worth a merge.
 const SLACK: u64 = 1024 * 1024;
 
@@ -21,6 +21,12 @@ type Segments = Vec<Arc<Segment>>;
 /// more dead bytes are let be, the fewer live ones a merge has to copy for each it wins.
 pub(super) fn bound(live: u64) -> u64 {
     live + live * 3 / 8 + SLACK
+}
+
+/// What one merge copies, in bytes, unless a single segment has more: a sixteenth of the live ones, as
+/// the reserve has to have as much for a full disk.
+pub(super) fn limit(live: u64, target: u64) -> u64 {
+    target.max(live / 16).min(MOST)
 }
 
 /// What is not live of a segment, in bytes.
@@ -38,20 +44,20 @@ pub(super) fn sum(segments: &[Arc<Segment>], of: impl Fn(&Segment) -> u64) -> u6
     segments.iter().map(|segment| of(segment)).sum()
 }
 
-/// Of segments with `total` bytes, those with the largest share of dead ones, until a merge copies
-/// `limit` bytes; `None` if it would win too little.
+/// Of segments with `total` bytes, those with the largest share of dead ones, of which a merge copies up
+/// to `limit` bytes; `None` if it would win too little.
 pub(super) fn usual(mut segments: Segments, total: u64, limit: u64) -> Option<Segments> {
     segments.retain(|segment| dead(segment) > 0);
     if sum(&segments, |segment| segment.liveness().tombstones()) * 5 > total {
         // Tombstones go when what they hide is gone: from the oldest on.
         segments.sort_by_key(|segment| segment.min_seq());
-        let oldest = worthwhile(take(&segments, limit, MOST), wins_a_tenth);
+        let oldest = worthwhile(take(&segments, limit), wins_a_tenth);
         if oldest.is_some() {
             return oldest;
         }
     }
     segments.sort_by_key(|segment| per_mille(segment.live(), segment));
-    worthwhile(take(&segments, limit, MOST), wins_a_tenth)
+    worthwhile(take(&segments, limit), wins_a_tenth)
 }
 
 /// For a full disk: of the segments that have dead records, which a merge wins for certain, those with
@@ -63,16 +69,23 @@ pub(super) fn with_dead_records(
 ) -> Option<Segments> {
     segments.retain(|segment| dead(segment) > segment.liveness().tombstones());
     segments.sort_by_key(|segment| per_mille(copied(segment), segment));
-    worthwhile(take(&segments, limit, limit), |segments| {
-        wins_a_block(segments) && (pressing || wins_a_tenth(segments))
+    worthwhile(take(&segments, limit), |segments| {
+        wins_a_block(segments) && (pressing || wins_a_tenth_for_certain(segments))
     })
 }
 
-/// For a full disk without dead records: segments with tombstones, which go when what they hide is gone.
-pub(super) fn with_tombstones(mut segments: Segments, limit: u64) -> Option<Segments> {
+/// For a full disk without dead records: the oldest segments with tombstones, which go when what they
+/// hide is gone.
+pub(super) fn with_tombstones(mut segments: Segments, limit: u64) -> Segments {
     segments.retain(|segment| segment.liveness().tombstones() > 0);
     segments.sort_by_key(|segment| segment.min_seq());
-    worthwhile(take(&segments, limit, limit), |_| true)
+    let mut sum = 0;
+    let more = |segment: &&Arc<Segment>| {
+        let first = sum == 0;
+        sum += copied(segment);
+        first || sum <= limit
+    };
+    segments.iter().take_while(more).cloned().collect()
 }
 
 /// A share, of a segment's bytes, in thousandths.
@@ -80,12 +93,11 @@ fn per_mille(bytes: u64, segment: &Segment) -> u64 {
     bytes * 1000 / segment.len().max(1)
 }
 
-/// As many of these segments, from the first on, as one merge takes: until it copies `limit` bytes, and
-/// no more than `most` unless a single one has more.
-fn take(segments: &[Arc<Segment>], limit: u64, most: u64) -> Segments {
+/// Those of these segments, the first for certain, of which a merge copies up to `limit` bytes.
+fn take(segments: &[Arc<Segment>], limit: u64) -> Segments {
     let mut sum = 0;
     let fits = |segment: &&Arc<Segment>| {
-        let fits = sum == 0 || (sum < limit && sum + copied(segment) <= most);
+        let fits = sum == 0 || sum + copied(segment) <= limit;
         sum += if fits { copied(segment) } else { 0 };
         fits
     };
@@ -103,6 +115,11 @@ fn worthwhile(mut segments: Segments, worth: impl Fn(&[Arc<Segment>]) -> bool) -
 /// Copying nine bytes to win one is not worth it, tombstones excepted.
 fn wins_a_tenth(segments: &[Arc<Segment>]) -> bool {
     sum(segments, dead) * 10 >= sum(segments, |segment| segment.len())
+}
+
+fn wins_a_tenth_for_certain(segments: &[Arc<Segment>]) -> bool {
+    let size = sum(segments, |segment| segment.len());
+    size.saturating_sub(sum(segments, copied)) * 10 >= size
 }
 
 /// Whether a merge certainly wins room, however little.

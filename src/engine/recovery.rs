@@ -82,6 +82,7 @@ pub(super) fn recover(core: &Core, same_boot: bool) -> Result<Recovered> {
     // Tables that grew, a few times for each thousand keys at most, and blocks that were split.
     epoch_cell::free_replaced(entries as usize / 16);
     mmap::give_back_freed();
+    core.reserve.recall(core);
     Ok(Recovered { active, next_seq, unhinted })
 }
 

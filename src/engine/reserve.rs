@@ -30,8 +30,8 @@ const STEP: usize = 1024 * 1024;
 #[derive(Debug, Default)]
 pub struct Reserve {
     full: AtomicBool,
-    /// The file was there, or was tried to be made, since the open.
-    tried: AtomicBool,
+    /// The file was made since the open, as far as there was room.
+    made: AtomicBool,
     /// Held while the file is changed.
     file: Mutex<()>,
 }
@@ -51,11 +51,7 @@ impl Reserve {
     /// any.
     pub(super) fn release(&self, core: &Core) -> bool {
         let _alone = lock(&self.file);
-        if !self.full.swap(true, Ordering::AcqRel) {
-            log::error!(
-                "the disk is full: values are refused until there is room; reads and deletes go on"
-            );
-        }
+        self.set_full();
         let part = for_merges(core);
         let more = len(core) > part;
         shrink(core, part);
@@ -64,25 +60,31 @@ impl Reserve {
 
     /// For the writer, while it writes a group: on a full disk, no merge is under way.
     pub(super) fn hold(&self) -> Option<MutexGuard<'_, ()>> {
-        self.is_full().then(|| lock(&self.file))
+        self.while_full()
     }
 
     /// For the compactor: what a merge may take on a full disk; `None` while it is not.
     pub(super) fn loan<'a>(&'a self, core: &'a Core) -> Option<Loan<'a>> {
-        self.is_full().then(|| Loan { core, refills: true, _alone: lock(&self.file) })
+        Some(Loan { core, refills: true, _alone: self.while_full()? })
+    }
+
+    fn while_full(&self) -> Option<MutexGuard<'_, ()>> {
+        let alone = self.is_full().then(|| lock(&self.file));
+        // That may have ended while this waited.
+        alone.filter(|_| self.is_full())
     }
 
     /// For the writer, which is about to leave a segment: sees to it that the file was made, if
     /// `kvs-prepare` did not come to that yet. Without it, a disk that is filled up quickly would leave
     /// no room for deletes, nor for a merge: for good.
     pub(super) fn ensure(&self, core: &Core) {
-        if !self.tried.load(Ordering::Acquire) {
+        if !self.made.load(Ordering::Acquire) {
             self.keep(core);
         }
     }
 
-    /// For `kvs-prepare`: makes the file as large as it is to be by now. If there is no room for
-    /// that, the disk counts as full.
+    /// For `kvs-prepare`: makes the file as large as it is to be by now, but no larger than what is left
+    /// to others.
     pub(super) fn keep(&self, core: &Core) {
         if self.is_full() {
             return;
@@ -91,14 +93,14 @@ impl Reserve {
         if self.is_full() {
             return;
         }
-        // In steps, where there is much to do: the writer may be waiting for the file.
-        let step = len(core) + 2 * core.segment_target();
-        let made = make(core, size(core).min(step));
-        self.tried.store(true, Ordering::Release);
+        let (len, room) = (len(core), core.fs.room(&core.dir).unwrap_or(u64::MAX));
+        let most = len.max(len.saturating_add(room) / 2);
+        let made = make(core, next_step(core).min(most));
+        self.made.store(true, Ordering::Release);
         match made {
             Ok(()) => {}
             Err(error) if is_no_space(error.kind()) => {
-                shrink(core, len(core) / 5 * 4);
+                shrink(core, self::len(core) / 5 * 4);
                 drop(alone);
                 self.release(core);
             }
@@ -106,21 +108,39 @@ impl Reserve {
         }
     }
 
+    /// After an open: a disk without any room is full. Whoever had the store before may have known.
+    pub(super) fn recall(&self, core: &Core) {
+        const NONE: u64 = 1024 * 1024;
+        let none = |room| room < NONE.min(for_deletes(core) / 2);
+        if len(core) > 0 && core.fs.room(&core.dir).is_some_and(none) {
+            self.set_full();
+        }
+    }
+
+    fn set_full(&self) {
+        if !self.full.swap(true, Ordering::AcqRel) {
+            log::error!(
+                "the disk is full: values are refused until there is room; reads and deletes go on"
+            );
+        }
+    }
+
     /// For `kvs-prepare`, now and then: ends the full state if there is room.
     pub(super) fn look_again(&self, core: &Core) {
-        if !self.is_full() {
+        let Some(_alone) = self.while_full() else { return };
+        let whole = size(core);
+        let enough = |room| len(core).saturating_add(room) >= whole + core.segment_target();
+        if !core.fs.room(&core.dir).is_none_or(enough) {
             return;
         }
-        let _alone = lock(&self.file);
-        let needed = size(core) + core.segment_target();
-        if core.fs.room(&core.dir).is_some_and(|room| len(core) + room < needed) {
-            return;
-        }
-        if make(core, size(core)).is_ok() {
-            self.full.store(false, Ordering::Release);
-            log::info!("there is room on the disk again: values are taken");
-        } else {
-            refill(core);
+        match make(core, next_step(core)) {
+            Ok(()) if len(core) >= whole => {
+                self.made.store(true, Ordering::Release);
+                self.full.store(false, Ordering::Release);
+                log::info!("there is room on the disk again: values are taken");
+            }
+            Ok(()) => {}
+            Err(_) => shrink(core, for_merges(core)),
         }
     }
 }
@@ -137,7 +157,7 @@ pub(super) struct Loan<'a> {
 impl Loan<'_> {
     /// How many bytes a merge may copy, with what deletes may use.
     pub(super) fn most_copied(&self) -> u64 {
-        self.room().saturating_sub(to_merge(0))
+        self.room().saturating_sub(to_merge(0)) / 8 * 7
     }
 
     /// Whether deletes will soon be refused.
@@ -151,13 +171,16 @@ impl Loan<'_> {
     }
 
     fn room(&self) -> u64 {
-        len(self.core) + self.core.fs.room(&self.core.dir).unwrap_or(0)
+        len(self.core).saturating_add(self.core.fs.room(&self.core.dir).unwrap_or(0))
     }
 
     /// For when no merge is possible: a fifth is left to tombstones, until one is.
     pub(super) fn forgo(mut self) {
         self.refills = false;
-        shrink(self.core, self.room() / 5 * 4);
+        // Where nobody tells how much there is, it would be a fifth of the rest again and again.
+        if self.core.fs.room(&self.core.dir).is_some() {
+            shrink(self.core, self.room() / 5 * 4);
+        }
     }
 }
 
@@ -186,9 +209,10 @@ pub(super) fn blocks(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK)
 }
 
-/// What a merge takes that copies so many bytes: blocks begun and the manifest's edit, too.
+/// What a merge takes that copies so many bytes: blocks begun and the manifest's edit, too. How many it
+/// copies is known up to an eighth ([`liveness`](super::liveness)).
 fn to_merge(copied: u64) -> u64 {
-    HEADER as u64 + copied + 2 * BLOCK
+    HEADER as u64 + copied + copied / 7 + 2 * BLOCK
 }
 
 /// The part for merges: any one segment can be merged with it.
@@ -206,6 +230,11 @@ fn for_deletes(core: &Core) -> u64 {
 
 fn size(core: &Core) -> u64 {
     for_merges(core) + for_deletes(core)
+}
+
+/// As much of the whole file as is made at a time, where much is missing: others wait for the file.
+fn next_step(core: &Core) -> u64 {
+    size(core).min(len(core) + 2 * core.segment_target())
 }
 
 /// The file's length; zero if there is none.
@@ -226,9 +255,9 @@ fn shrink(core: &Core, size: u64) {
 
 /// On a full disk: the file gets what room there is, up to the part for merges.
 fn refill(core: &Core) {
-    let room = core.fs.room(&core.dir).unwrap_or(u64::MAX / 2);
+    let room = core.fs.room(&core.dir).unwrap_or(u64::MAX);
     // What others take meanwhile is theirs.
-    let _ = make(core, for_merges(core).min(len(core) + room));
+    let _ = make(core, for_merges(core).min(len(core).saturating_add(room)));
 }
 
 /// Makes the file `size` bytes long. It must take that room, so it is written, and synced, since

@@ -59,7 +59,10 @@ impl Scrubber {
     }
 
     fn round(&self) -> Result<(), Stopping> {
-        for segment in self.core.segments.all() {
+        // None is kept that it is not at: one that was merged takes room until nobody has it.
+        let mut last = 0;
+        while let Some(segment) = self.core.segments.after(last) {
+            last = segment.number();
             if segment.is_sealed() && !segment.is_damaged() && !self.is_sound(&segment)? {
                 self.report(&segment);
             }

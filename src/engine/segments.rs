@@ -95,6 +95,13 @@ impl Segments {
     pub fn all(&self) -> Vec<Arc<Segment>> {
         self.table.load(&crossbeam_epoch::pin()).iter().flatten().cloned().collect()
     }
+
+    /// The open segment with the smallest number above this one.
+    pub fn after(&self, number: u64) -> Option<Arc<Segment>> {
+        let guard = crossbeam_epoch::pin();
+        let later = self.table.load(&guard).iter().flatten().filter(|next| next.number() > number);
+        later.min_by_key(|next| next.number()).cloned()
+    }
 }
 
 #[cfg(test)]
