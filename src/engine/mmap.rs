@@ -60,6 +60,19 @@ impl Map {
     }
 }
 
+/// Asks for these bytes from memory, all lines of their first 2 KiB at once: who then reads one after the
+/// other waits once. (Random gets of 1 KiB: 1.2 of without; of 100 bytes the same.)
+pub fn prefetch(bytes: &[u8]) {
+    const LINE: usize = 64;
+    const MOST: usize = 32;
+    #[cfg(target_arch = "x86_64")]
+    for byte in bytes.iter().step_by(LINE).take(MOST).chain(bytes.last()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint without effect on what is computed, for an address inside a slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
+    }
+}
+
 /// Gives freed memory back to the system, where the allocator would keep it in case it is needed
 /// again: opening a store frees a third of what it takes (tables that grew, hints).
 pub fn give_back_freed() {

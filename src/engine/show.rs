@@ -99,13 +99,13 @@ impl Show<'_> {
         for staged in staged {
             sum ^= self.keydir(staged).touch(staged.hash, self.guard);
         }
+        std::hint::black_box(sum);
         for staged in staged {
             let source = Source::live(self.core, staged.database, self.guard);
             // It will be asked for its key only.
             let most = record::size(group.key(staged).len(), 0, true).min(KEY);
-            sum ^= source.touch_record(staged.hash, most);
+            source.touch_record(staged.hash, most);
         }
-        std::hint::black_box(sum);
     }
 
     fn record(&mut self, group: &Group, i: usize, piece: &Piece) {

@@ -13,6 +13,7 @@ use crossbeam_epoch::Guard;
 use super::core::Core;
 use super::group::Staged;
 use super::keydir::{KeyHash, Keydir};
+use super::mmap;
 use super::position::Position;
 use super::record;
 use super::segment::Segment;
@@ -117,6 +118,7 @@ fn look<'v>(
     let resident = segment.is_resident(position);
     if resident && !pressed {
         let bytes = segment.mapped(position);
+        mmap::prefetch(bytes);
         if let Ok(found) = record::key_of(bytes)
             && found != (database, key)
         {
@@ -225,8 +227,6 @@ impl<'a> View<'a> {
     /// many keys overlap. Nothing is returned; only time is won.
     pub fn warm_up<'k>(&self, number: u8, keys: impl Iterator<Item = &'k [u8]>) {
         const AT_ONCE: usize = 32;
-        /// Of larger values, the processor reads ahead by itself.
-        const VALUE: usize = 256;
         let database = self.core.numbering().database(number);
         let source = Source::live(self.core, database, &self.guard);
         let (mut hashes, mut count) = ([None; AT_ONCE], 0);
@@ -237,10 +237,10 @@ impl<'a> View<'a> {
             count += 1;
             sum ^= source.keydir.touch(hash, &self.guard);
         }
-        for hash in hashes[..count].iter().flatten() {
-            sum ^= source.touch_record(*hash, VALUE);
-        }
         std::hint::black_box(sum);
+        for hash in hashes[..count].iter().flatten() {
+            source.touch_record(*hash, usize::MAX);
+        }
     }
 
     /// The size of a key's record as the index knows it, a little too large rather than too small;
@@ -314,21 +314,17 @@ impl<'g> Source<'g> {
         Ok(found.zip(value))
     }
 
-    /// Reads from the first record that has this hash, up to `most` bytes, if it is in memory: see
+    /// Asks for up to `most` bytes of the first record that has this hash, if it is in memory: see
     /// [`View::warm_up`].
-    pub(super) fn touch_record(&self, hash: KeyHash, most: usize) -> u64 {
-        const LINE: usize = 64;
+    pub(super) fn touch_record(&self, hash: KeyHash, most: usize) {
         let any = |_| Ok::<_, Infallible>(true);
-        let Ok(Some(position)) = self.keydir.find(hash, self.guard, any) else { return 0 };
-        match self.segment(position) {
-            Ok(segment) if segment.is_resident(position) && !self.pressed => {
-                let record = segment.mapped(position);
-                let record = &record[..record.len().min(most)];
-                // A record begins anywhere in a line: the last one counts, too.
-                let lines = record.iter().step_by(LINE).chain(record.last());
-                lines.fold(0, |sum, byte| sum ^ u64::from(*byte))
-            }
-            _ => 0,
+        let Ok(Some(position)) = self.keydir.find(hash, self.guard, any) else { return };
+        if let Ok(segment) = self.segment(position)
+            && segment.is_resident(position)
+            && !self.pressed
+        {
+            let record = segment.mapped(position);
+            mmap::prefetch(&record[..record.len().min(most)]);
         }
     }
 
