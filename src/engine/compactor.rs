@@ -68,18 +68,6 @@ impl Unhinted {
     }
 }
 
-/// Waits until nobody has these segments any more, which are removed: their room is free then, and the
-/// reserve can take its part of it before others do. For a while only: a snapshot may keep them.
-fn wait_for_room_of(victims: Vec<Arc<Segment>>) {
-    const MOST: Duration = Duration::from_secs(1);
-    let (began, left): (_, Vec<_>) = (Instant::now(), victims.iter().map(Arc::downgrade).collect());
-    drop(victims);
-    while left.iter().any(|segment| segment.strong_count() > 0) && began.elapsed() < MOST {
-        epoch_cell::free_replaced(0);
-        std::thread::yield_now();
-    }
-}
-
 /// See the module.
 pub struct Compactor {
     core: Arc<Core>,
@@ -94,6 +82,9 @@ pub struct Compactor {
     /// go up to this.
     swept_to: u64,
     failed: Option<Instant>,
+    /// Merged segments that others may still have. Whoever is the last to let go of one unmaps it and
+    /// frees its blocks, which takes milliseconds: that shall be this thread.
+    gone: Vec<Arc<Segment>>,
     residency: Residency,
     closing: bool,
 }
@@ -143,6 +134,7 @@ impl Compactor {
             fruitless: None,
             swept_to: 0,
             failed: None,
+            gone: Vec::new(),
             residency: Residency::default(),
             closing: false,
         }
@@ -200,6 +192,7 @@ impl Compactor {
         for _ in 0..COLLECTIONS {
             crossbeam_epoch::pin().flush();
         }
+        self.let_go();
     }
 
     fn note(&mut self, chore: Chore) {
@@ -243,13 +236,31 @@ impl Compactor {
             return Ok(false);
         }
         loan.give(pick::sum(&victims, pick::copied));
+        let others = self.gone.len();
         if self.merge(&victims, true)? {
-            wait_for_room_of(victims);
+            drop(victims);
+            self.wait_for_room(others);
         }
         drop(loan);
         // Whoever waited for the loan comes first.
         std::thread::sleep(BREATH);
         Ok(true)
+    }
+
+    /// Waits until of the merged segments only `others` are left: the room of the rest is free then, and
+    /// the reserve can take its part of it first. For a while only: a snapshot may keep them.
+    fn wait_for_room(&mut self, others: usize) {
+        const MOST: Duration = Duration::from_secs(1);
+        let began = Instant::now();
+        while self.gone.len() > others && began.elapsed() < MOST {
+            epoch_cell::free_replaced(0);
+            self.let_go();
+            std::thread::yield_now();
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.gone.retain(|segment| Arc::strong_count(segment) > 1);
     }
 
     /// Writes the hint of one of `unhinted`.
@@ -370,6 +381,8 @@ impl Compactor {
                 std::thread::sleep(BREATH);
             }
         })?;
+        self.let_go();
+        self.gone.extend_from_slice(victims);
         let read: u64 = victims.iter().map(|victim| victim.len()).sum();
         let won = read.saturating_sub(output.len());
         self.fruitless = (won * 10 < read).then(|| self.core.space());
