@@ -82,7 +82,7 @@
 //! | `kvs-scrub` | `engine/store.rs` | reads closed segments to find damage, at a low rate | a clock |
 //! | `kvs-backup` | `engine/backup.rs` | makes one backup in the background, then ends | - |
 //! | `kvs-close` | `engine/threads.rs` | closes a store whose last handle one of its own threads drops | - |
-//! | `kvs-sync` | `engine/store.rs` | syncs once a second what is not durable yet; with fsync everysec | a clock |
+//! | `kvs-sync` | `engine/store.rs` | syncs what is not durable yet: with fsync everysec once a second, and each eighth of a segment | a clock, the writer |
 //! | `kvs-pool-N` | `thread_pool.rs` | calls of an engine that blocks; in place of all `kvs-*` threads | its queue |
 //!
 //! A program that embeds [`KvStore`] has the `kvs-*` threads but `kvs-open`, and its own threads

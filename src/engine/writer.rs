@@ -231,7 +231,7 @@ impl Writer {
         match self.policy {
             Fsync::Always => self.sync()?,
             Fsync::EverySec if self.unsynced.is_late() => self.sync()?,
-            Fsync::EverySec | Fsync::No => self.unsynced.written(),
+            Fsync::EverySec | Fsync::No => self.unsynced.written(self.tail, self.limit),
         }
         Ok(pieces)
     }
