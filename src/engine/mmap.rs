@@ -61,7 +61,7 @@ impl Map {
 }
 
 /// Asks for these bytes from memory, all lines of their first 2 KiB at once: who then reads one after the
-/// other waits once. (Random gets of 1 KiB: 1.2 of without; of 100 bytes the same.)
+/// other waits once. (Random gets of 1 KiB: 1.2 of without; of 100 bytes no more.)
 pub fn prefetch(bytes: &[u8]) {
     const LINE: usize = 64;
     const MOST: usize = 32;

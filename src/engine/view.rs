@@ -106,6 +106,9 @@ impl From<Moved> for Stop {
     }
 }
 
+/// Records up to so many bytes are read without asking for all of their lines first.
+const SMALL: usize = 256;
+
 /// Reads the record at `position`, and tells whether it is of this key. While memory is short
 /// (`pressed`), through the file: the map may have lost a page since the kernel was last asked, and
 /// the loop would wait for the disk in a page fault. The file can be asked not to wait.
@@ -118,7 +121,10 @@ fn look<'v>(
     let resident = segment.is_resident(position);
     if resident && !pressed {
         let bytes = segment.mapped(position);
-        mmap::prefetch(bytes);
+        // The few lines of a small one come while its header is looked at.
+        if bytes.len() > SMALL {
+            mmap::prefetch(bytes);
+        }
         if let Ok(found) = record::key_of(bytes)
             && found != (database, key)
         {
