@@ -118,28 +118,24 @@ pub trait Reads {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Abort>;
 
-    /// A key picked at random, `None` where there is none: one of those that an iteration finds
-    /// first behind a random place.
+    /// A key picked at random, `None` where there is none: one of some that an iteration finds first
+    /// behind a random place, going on from the start where it ends.
     fn random_key(&self) -> Result<Option<Vec<u8>>, Abort> {
-        const SOME: usize = 16;
-        let random = RandomState::new().build_hasher().finish();
-        let (mut picked, mut seen) = (None, 0);
-        for start in [random, 0] {
-            let mut cursor = start;
-            loop {
-                cursor = self.scan(cursor, SOME, &mut |key| {
-                    seen += 1;
-                    if (random >> 7).is_multiple_of(seen) {
-                        picked = Some(key.to_vec());
-                    }
-                })?;
-                if picked.is_some() || cursor == 0 {
-                    break;
+        const SOME: u64 = 16;
+        let mut random = RandomState::new().build_hasher().finish();
+        let (mut picked, mut seen, mut cursor, mut ends) = (None, 0, random, 0);
+        while seen < SOME && ends < 2 {
+            cursor = self.scan(cursor, SOME as usize, &mut |key| {
+                seen += 1;
+                // The constants of Knuth's MMIX; its high bits are good.
+                random = random.wrapping_mul(6_364_136_223_846_793_005);
+                random = random.wrapping_add(1_442_695_040_888_963_407);
+                // Each of those seen is picked with the same chance.
+                if (random >> 33).is_multiple_of(seen) {
+                    picked = Some(key.to_vec());
                 }
-            }
-            if picked.is_some() {
-                break;
-            }
+            })?;
+            ends += u32::from(cursor == 0);
         }
         Ok(picked)
     }
