@@ -59,9 +59,14 @@ impl Scrubber {
     }
 
     fn round(&self) -> Result<(), Stopping> {
-        // None is kept that it is not at: one that was merged takes room until nobody has it.
+        let all = self.core.segments.all();
+        let newest = all.iter().map(|segment| segment.number()).max().unwrap_or(0);
+        drop(all);
+        // None is kept but the one that is read: what was merged takes room until nobody has it.
         let mut last = 0;
-        while let Some(segment) = self.core.segments.after(last) {
+        while let Some(segment) = self.core.segments.after(last)
+            && segment.number() <= newest
+        {
             last = segment.number();
             if segment.is_sealed() && !segment.is_damaged() && !self.is_sound(&segment)? {
                 self.report(&segment);
