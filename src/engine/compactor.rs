@@ -210,7 +210,6 @@ impl Compactor {
         while self.merge_next()? {}
         // A full disk has no room for hints.
         if self.core.reserve.is_full() {
-            while self.merge_next()? {}
             return Ok(());
         }
         let next = self.unhinted.iter().position(|next| next.is_worth_it() && next.is_cold());

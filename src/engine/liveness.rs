@@ -54,7 +54,7 @@ impl Liveness {
         self.tombstones.load(Ordering::Relaxed)
     }
 
-    /// What a merge copies at most, in bytes.
+    /// What a merge would copy if all tombstones were needed, in bytes; known up to an eighth.
     pub fn copied(&self) -> u64 {
         self.live() + self.tombstones()
     }

@@ -34,7 +34,7 @@ pub(super) fn dead(segment: &Segment) -> u64 {
     segment.len().saturating_sub(HEADER as u64 + segment.live())
 }
 
-/// What a merge of a segment copies at most, in bytes.
+/// What a merge of a segment copies, in bytes, tombstones that may go included.
 pub(super) fn copied(segment: &Segment) -> u64 {
     segment.liveness().copied()
 }
