@@ -2,7 +2,7 @@
 //! native engine's views and transactions and over blocking engines, so a command is written once.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -122,16 +122,13 @@ pub trait Reads {
     /// behind a random place, going on from the start where it ends.
     fn random_key(&self) -> Result<Option<Vec<u8>>, Abort> {
         const SOME: u64 = 16;
-        let mut random = RandomState::new().build_hasher().finish();
-        let (mut picked, mut seen, mut cursor, mut ends) = (None, 0, random, 0);
+        let random = RandomState::new();
+        let (mut picked, mut seen, mut cursor, mut ends) = (None, 0, random.hash_one(0), 0);
         while seen < SOME && ends < 2 {
             cursor = self.scan(cursor, SOME as usize, &mut |key| {
                 seen += 1;
-                // The constants of Knuth's MMIX; its high bits are good.
-                random = random.wrapping_mul(6_364_136_223_846_793_005);
-                random = random.wrapping_add(1_442_695_040_888_963_407);
-                // Each of those seen is picked with the same chance.
-                if (random >> 33).is_multiple_of(seen) {
+                // So each of those seen is picked with the same chance.
+                if random.hash_one(seen).is_multiple_of(seen) {
                     picked = Some(key.to_vec());
                 }
             })?;
