@@ -16,7 +16,7 @@ use kvs::client::Client;
 use kvs::engine::{Fsync, Options};
 use kvs::protocol::Value;
 use kvs::{KvStore, KvsError};
-use serving::Running;
+use serving::{Running, error, info};
 use simfs::{Call, Fault, Kind, Loss, SimFs};
 use workload::{DIR, Step, contents, options};
 
@@ -212,31 +212,13 @@ fn short_writes_and_interruptions_are_of_no_consequence() {
     });
 }
 
-fn ask(client: &mut Client, words: &[&str]) -> Value {
-    client.call(words).unwrap()
-}
-
-fn error(value: Value) -> String {
-    match value {
-        Value::Error(line) => line,
-        other => panic!("no error: {other:?}"),
-    }
-}
-
-fn info(client: &mut Client) -> String {
-    match ask(client, &["INFO", "persistence"]) {
-        Value::Bulk(text) => String::from_utf8(text).unwrap(),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn a_server_whose_sync_failed_answers_everyone_and_goes_on_with_reads() {
     let disk = SimFs::new();
     let server = Running::start_on(disk.shared(), |config| config.fsync = Fsync::Always);
     let mut client = server.client();
-    assert_eq!(ask(&mut client, &["SET", "key", "value"]), Value::Simple("OK".into()));
-    assert!(info(&mut client).contains("aof_last_write_status:ok"));
+    assert_eq!(client.call(&["SET", "key", "value"]).unwrap(), Value::Simple("OK".into()));
+    assert_eq!(info(&mut client, "persistence")["aof_last_write_status"], "ok");
     let syncs = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&syncs);
     disk.fail(move |call| {
@@ -249,18 +231,19 @@ fn a_server_whose_sync_failed_answers_everyone_and_goes_on_with_reads() {
         for (i, other) in others.iter_mut().enumerate() {
             scope.spawn(move || {
                 for key in ["a", "b"] {
-                    let line = error(ask(other, &["SET", &format!("{key}{i}"), "lost"]));
+                    let line = error(other.call(&["SET", &format!("{key}{i}"), "lost"]).unwrap());
                     assert!(line.starts_with("MISCONF "), "{line}");
                 }
             });
         }
     });
-    let line = error(ask(&mut client, &["DEL", "key"]));
+    let line = error(client.call(&["DEL", "key"]).unwrap());
     assert!(line.starts_with("MISCONF ") && line.contains("reads go on"), "{line}");
-    assert_eq!(ask(&mut client, &["GET", "key"]), Value::Bulk("value".into()));
-    assert_eq!(ask(&mut client, &["GET", "a0"]), Value::Null);
-    let text = info(&mut client);
-    assert!(text.contains("aof_last_write_status:err") && text.contains("writes_refused_since:"));
+    assert_eq!(client.call(&["GET", "key"]).unwrap(), Value::Bulk("value".into()));
+    assert_eq!(client.call(&["GET", "a0"]).unwrap(), Value::Null);
+    let fields = info(&mut client, "persistence");
+    assert_eq!(fields["aof_last_write_status"], "err");
+    assert!(fields.contains_key("writes_refused_since"));
     assert_eq!(syncs.load(Ordering::Relaxed), 1, "it was tried again");
     drop(client);
     server.stop().unwrap();
@@ -295,7 +278,7 @@ fn a_pipeline_that_writes_very_much_is_committed_in_parts() {
     for reply in &replies[done..] {
         assert!(matches!(reply, Value::Error(line) if line.starts_with("MISCONF")), "{reply:?}");
     }
-    assert_eq!(ask(&mut client, &["DBSIZE"]), Value::Integer(done as i64));
+    assert_eq!(client.call(&["DBSIZE"]).unwrap(), Value::Integer(done as i64));
 }
 
 /// Damage to one key of a server: that key answers with where, others go on, and it can be removed.
@@ -305,7 +288,7 @@ fn a_server_names_the_damage_and_goes_on() {
     let server = Running::start_on(disk.shared(), |_| {});
     let mut client = server.client();
     for key in ["a", "b", "c"] {
-        ask(&mut client, &["SET", key, &format!("value of {key}")]);
+        client.call(&["SET", key, &format!("value of {key}")]).unwrap();
     }
     drop(client);
     server.stop().unwrap();
@@ -316,22 +299,22 @@ fn a_server_names_the_damage_and_goes_on() {
     let server = Running::start_on(disk.shared(), |_| {});
     let mut client = server.client();
     for _ in 0..3 {
-        let line = error(ask(&mut client, &["GET", "b"]));
+        let line = error(client.call(&["GET", "b"]).unwrap());
         assert!(
             line.starts_with("ERR damaged: ") && line.contains("00000001.log at byte"),
             "{line}"
         );
     }
-    assert_eq!(ask(&mut client, &["GET", "c"]), Value::Bulk("value of c".into()));
-    assert!(error(ask(&mut client, &["INCR", "b"])).starts_with("ERR damaged: "));
-    assert!(error(ask(&mut client, &["PREFIX", ""])).starts_with("ERR damaged: "));
-    let scanned = ask(&mut client, &["SCAN", "0", "COUNT", "100"]);
+    assert_eq!(client.call(&["GET", "c"]).unwrap(), Value::Bulk("value of c".into()));
+    assert!(error(client.call(&["INCR", "b"]).unwrap()).starts_with("ERR damaged: "));
+    assert!(error(client.call(&["PREFIX", ""]).unwrap()).starts_with("ERR damaged: "));
+    let scanned = client.call(&["SCAN", "0", "COUNT", "100"]).unwrap();
     let names =
         |keys: &[&str]| Value::Array(keys.iter().map(|key| Value::Bulk((*key).into())).collect());
     let Value::Array(parts) = scanned else { panic!("{scanned:?}") };
     assert!(parts[1] == names(&["a", "c"]) || parts[1] == names(&["c", "a"]), "{parts:?}");
-    assert_eq!(ask(&mut client, &["KEYS", "*"]), names(&["a", "b", "c"]));
-    assert_eq!(ask(&mut client, &["DEL", "b"]), Value::Integer(1));
-    assert_eq!(ask(&mut client, &["GET", "b"]), Value::Null);
-    assert_eq!(ask(&mut client, &["SET", "b", "new"]), Value::Simple("OK".into()));
+    assert_eq!(client.call(&["KEYS", "*"]).unwrap(), names(&["a", "b", "c"]));
+    assert_eq!(client.call(&["DEL", "b"]).unwrap(), Value::Integer(1));
+    assert_eq!(client.call(&["GET", "b"]).unwrap(), Value::Null);
+    assert_eq!(client.call(&["SET", "b", "new"]).unwrap(), Value::Simple("OK".into()));
 }

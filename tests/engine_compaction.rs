@@ -416,3 +416,24 @@ fn tombstones_outlive_what_they_hide() {
     }
     assert_eq!(store.len(), 1000 - 40 + 50);
 }
+
+/// On a full disk, the reserve has to have room for a merge of any one segment.
+#[test]
+fn no_merge_makes_a_segment_of_more_than_a_sixteenth() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = options(dir.path()).segment_bytes(16 * 1024).open().unwrap();
+    for round in 0..5 {
+        for i in (0..3000).filter(|i| round == 0 || i % 5 == round) {
+            store.put(format!("key{i:04}"), vec![b'v'; 300]).unwrap();
+        }
+        store.compact().unwrap();
+        let contents = contents(&store);
+        let live: usize = contents.iter().map(|(key, value)| key.len() + value.len() + 20).sum();
+        let sixteenth = live as u64 / 16;
+        for log in engine_support::files(dir.path(), "log") {
+            // Sizes of live records are known up to an eighth.
+            let len = log.metadata().unwrap().len();
+            assert!(len <= sixteenth * 9 / 8, "round {round}: {} has {len}", log.display());
+        }
+    }
+}

@@ -11,11 +11,10 @@ mod workload;
 use std::ops::{Bound, ControlFlow};
 
 use engine_support::{Model, Random, seed, until};
-use kvs::client::Client;
 use kvs::engine::{Fsync, Options};
 use kvs::protocol::Value;
 use kvs::{KvStore, KvsError};
-use serving::Running;
+use serving::{Running, error, info};
 use simfs::{Loss, SimFs};
 use workload::{contents, options};
 
@@ -162,6 +161,27 @@ fn a_full_disk_can_be_compacted() {
     assert!(contents(&store) == left);
 }
 
+/// Whoever opens the store again does not take for values what little was left for deletes; and the
+/// close has not filled that with hints.
+#[test]
+fn a_full_disk_is_known_as_such_after_an_open() {
+    let (disk, store, model) = full_store(Fsync::Always);
+    let hints = |disk: &SimFs| {
+        let paths = disk.paths().into_iter();
+        paths.filter(|path| path.extension().is_some_and(|end| end == "hint")).count()
+    };
+    assert_eq!(hints(&disk), 0, "segments are cold");
+    drop(store);
+    assert_eq!(hints(&disk), 0);
+    disk.set_capacity(Some(disk.used()));
+    let store = options(&disk, Fsync::Always).segment_bytes(32 * 1024).open().unwrap();
+    assert!(store.reader().disk_is_full());
+    assert!(matches!(store.put("new", ""), Err(KvsError::NoSpace)));
+    assert!(contents(&store) == model);
+    disk.set_capacity(Some(2 * 1024 * 1024));
+    until("values are taken again", || store.put("new", "value").is_ok());
+}
+
 #[test]
 fn values_are_taken_again_when_others_make_room() {
     let (disk, store, model) = full_store(Fsync::Always);
@@ -219,24 +239,6 @@ fn zeros_give_way_to_records_on_a_full_disk() {
     assert!(contents(&options(&disk, Fsync::Always).open().unwrap()) == model);
 }
 
-fn ask(client: &mut Client, words: &[&str]) -> Value {
-    client.call(words).unwrap()
-}
-
-fn error(value: Value) -> String {
-    match value {
-        Value::Error(line) => line,
-        other => panic!("no error: {other:?}"),
-    }
-}
-
-fn info(client: &mut Client) -> String {
-    match ask(client, &["INFO", "persistence"]) {
-        Value::Bulk(text) => String::from_utf8(text).unwrap(),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn a_server_on_a_full_disk_says_so_and_recovers() {
     let disk = SimFs::new();
@@ -245,36 +247,36 @@ fn a_server_on_a_full_disk_says_so_and_recovers() {
     let mut client = server.client();
     let value = "v".repeat(1000);
     let line = (0..)
-        .find_map(|i| match ask(&mut client, &["SET", &format!("key{i}"), &value]) {
+        .find_map(|i| match client.call(&["SET", &format!("key{i}"), &value]).unwrap() {
             Value::Error(line) => Some(line),
             _ => None,
         })
         .unwrap();
     assert!(line.starts_with("ERR no space left on the disk"), "{line}");
-    assert!(info(&mut client).contains("disk_full:1"));
-    assert!(info(&mut client).contains("aof_last_write_status:err"));
-    assert_eq!(ask(&mut client, &["GET", "key0"]), Value::Bulk(value.clone().into()));
+    assert_eq!(info(&mut client, "persistence")["disk_full"], "1");
+    assert_eq!(info(&mut client, "persistence")["aof_last_write_status"], "err");
+    assert_eq!(client.call(&["GET", "key0"]).unwrap(), Value::Bulk(value.clone().into()));
     // One that only makes a key shorter takes room, too; one that changes none does not.
-    let line = error(ask(&mut client, &["SET", "key0", ""]));
+    let line = error(client.call(&["SET", "key0", ""]).unwrap());
     assert!(line.starts_with("ERR no space left on the disk"), "{line}");
     // To remove the one and not to set the other would be half of it.
     for words in [&["MULTI"][..], &["DEL", "key0"], &["SET", "instead", "v"], &["GET", "key0"]] {
-        assert!(matches!(ask(&mut client, words), Value::Simple(_)));
+        assert!(matches!(client.call(words).unwrap(), Value::Simple(_)));
     }
-    let line = error(ask(&mut client, &["EXEC"]));
+    let line = error(client.call(&["EXEC"]).unwrap());
     assert!(line.starts_with("EXECABORT Transaction discarded because of: no space"), "{line}");
-    assert_eq!(ask(&mut client, &["GET", "key0"]), Value::Bulk(value.clone().into()));
+    assert_eq!(client.call(&["GET", "key0"]).unwrap(), Value::Bulk(value.clone().into()));
     for words in [&["MULTI"][..], &["DEL", "key2"], &["GET", "key0"]] {
-        assert!(matches!(ask(&mut client, words), Value::Simple(_)));
+        assert!(matches!(client.call(words).unwrap(), Value::Simple(_)));
     }
     let done = Value::Array(vec![Value::Integer(1), Value::Bulk(value.clone().into())]);
-    assert_eq!(ask(&mut client, &["EXEC"]), done);
-    assert_eq!(ask(&mut client, &["DEL", "key0", "key1"]), Value::Integer(2));
+    assert_eq!(client.call(&["EXEC"]).unwrap(), done);
+    assert_eq!(client.call(&["DEL", "key0", "key1"]).unwrap(), Value::Integer(2));
     disk.set_capacity(None);
     until("values are taken", || {
-        ask(&mut client, &["SET", "key0", "v"]) == Value::Simple("OK".into())
+        client.call(&["SET", "key0", "v"]).unwrap() == Value::Simple("OK".into())
     });
-    assert!(info(&mut client).contains("disk_full:0"));
+    assert_eq!(info(&mut client, "persistence")["disk_full"], "0");
 }
 
 /// A real file system of 64 MiB. It takes the right to mount one, which root has; a limit on the

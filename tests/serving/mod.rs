@@ -228,6 +228,15 @@ pub fn text(reply: Value) -> String {
     }
 }
 
+/// The line of an error.
+#[track_caller]
+pub fn error(reply: Value) -> String {
+    match reply {
+        Value::Error(line) => line,
+        other => panic!("no error: {other:?}"),
+    }
+}
+
 /// The fields of a section of INFO.
 pub fn info(client: &mut Client, section: &str) -> BTreeMap<String, String> {
     let text = text(says(client, &format!("info {section}")));
