@@ -13,6 +13,7 @@
 mod atomics {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
+mod fences;
 mod filler;
 mod order;
 mod run;

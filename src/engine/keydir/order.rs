@@ -1,35 +1,33 @@
 //! The ordered index: all keys of a database in order, packed into blocks of some hundreds.
 //!
-//! A skip list leads from each block's lower bound to the block; the block itself is immutable and
+//! [`Fences`] lead from each block's lower bound to the block; the block itself is immutable and
 //! replaced whole, so readers walk without locks. What is new or gone is kept beside a block's keys
 //! until it is some dozen, so that a change copies those few and not the block. A key costs its own
 //! bytes, four more and a share of the block's. The values' positions are not here but in the hash
 //! table.
 //!
 //! ```text
-//!   skip list:  ""            "k"              "p"           bounds are as short as they can be
+//!   fences:     ""            "k"              "p"           bounds are as short as they can be
 //!               |             |                |
 //!   base:      [apple fig]   [kiwi lime nut]  [plum]
 //!   added:     [date]        []               [quince]
 //!   removed:   []            [lime]           []
 //!   upper:      "k"           "p"             none
 //! ```
-//! Owner: the writer inserts and removes; any thread reads. Invariants: the blocks' ranges
+//! Owner: one thread at a time inserts and removes, the writer; any thread reads. Invariants: the blocks' ranges
 //! [lower, upper) tile the key space; "" is always a lower bound, so each key has a block; the keys of
 //! a block are those of its base that were not removed, and the added ones. A reader
-//! walks by key, never by list links: behind a block it looks for the block of `upper`, so a split
+//! walks by key: behind a block it looks for the block of `upper`, so a split
 //! or a merge beside it costs it no key and shows it none twice.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_epoch::Guard;
-use crossbeam_skiplist::SkipMap;
 use smallvec::SmallVec;
 
+use super::fences::{Fences, Place};
 use super::run::Run;
-use crate::engine::epoch_cell::EpochCell;
 
 /// A base is split when it holds more than so many keys, or so many bytes and two keys.
 const MAX_KEYS: usize = 256;
@@ -41,9 +39,14 @@ const MERGE_BYTES: usize = MAX_BYTES / 2;
 const FRESH_KEYS: usize = 32;
 const FRESH_BYTES: usize = 1024;
 
-/// Where a block begins. Most bounds are that short, and then next to what leads to them.
-type Lower = SmallVec<[u8; INLINE]>;
-const INLINE: usize = 24;
+/// So many blocks are looked for at a time: their cache misses overlap.
+const WARM: usize = 32;
+
+/// Blocks, and how many keys each is to have.
+type Places<'g> = SmallVec<[(Place<'g, Block>, usize); WARM]>;
+
+/// As many keys as a change of a block usually has.
+type Keys<'k> = SmallVec<[&'k [u8]; FRESH_KEYS + 4]>;
 
 /// What a block holds but for the latest changes.
 #[derive(Debug, Default)]
@@ -81,6 +84,21 @@ impl Block {
         })
     }
 
+    /// The block with more keys; `None` as above.
+    fn with(&self, keys: &[&[u8]]) -> Option<Block> {
+        let [key] = keys else {
+            let added: Keys<'_> = union(self.added.keys(), keys.iter().copied()).collect();
+            let removed: Keys<'_> = self.removed.keys().collect();
+            return self.changed(&added, &removed);
+        };
+        let few = self.added.len() < FRESH_KEYS && self.added.memory() + key.len() <= FRESH_BYTES;
+        few.then(|| Block {
+            base: Arc::clone(&self.base),
+            added: self.added.with(key),
+            removed: self.removed.clone(),
+        })
+    }
+
     fn upper(&self) -> Option<&[u8]> {
         self.base.upper.as_deref()
     }
@@ -106,46 +124,41 @@ impl Block {
     }
 }
 
-/// A node of the skip list for a block that begins at `lower`: key (40), cell (8), tower and counts, what
-/// malloc adds, and long bounds.
-fn node(lower: &[u8]) -> usize {
-    104 + if lower.len() > INLINE { lower.len() } else { 0 }
+/// What leads to a block that begins at `lower` takes: in its node a head, an end, a pointer and the bound;
+/// and the cell with its counts, and what malloc adds.
+fn fence(lower: &[u8]) -> usize {
+    20 + lower.len() + 32
 }
-
-type Entry<'a> = crossbeam_skiplist::map::Entry<'a, Lower, EpochCell<Block>>;
 
 /// See the module.
 pub struct Order {
-    blocks: SkipMap<Lower, EpochCell<Block>>,
-    /// What the blocks and their nodes take, in bytes.
+    blocks: Fences<Block>,
+    /// What the blocks and what leads to them take, in bytes.
     memory: AtomicUsize,
 }
 
 impl Default for Order {
     fn default() -> Self {
-        let (blocks, first) = (SkipMap::new(), Block::default());
-        let memory = AtomicUsize::new(node(b"") + first.memory());
-        blocks.insert(Lower::new(), EpochCell::new(first));
-        Order { blocks, memory }
+        let first = Block::default();
+        let memory = AtomicUsize::new(fence(b"") + first.memory());
+        Order { blocks: Fences::new(first), memory }
     }
 }
 
 impl std::fmt::Debug for Order {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Order({} blocks)", self.blocks.len())
+        write!(f, "Order({} blocks)", self.blocks.len(&crossbeam_epoch::pin()))
     }
 }
 
 impl Order {
-    /// The block that covers `key`. Retried until it is found: a merge may take the entry away
-    /// between finding and reading it, and then its left neighbour covers the key.
-    fn block<'g>(&self, key: &[u8], guard: &'g Guard) -> (Entry<'_>, &'g Block) {
+    /// The block that covers `key`. Retried until it is found: it may be split, or merged with its left
+    /// neighbour, between finding and reading it.
+    fn block<'g>(&self, key: &[u8], guard: &'g Guard) -> &'g Block {
         loop {
-            if let Some(entry) = self.blocks.upper_bound(Bound::Included(key)) {
-                let block = load_for(&entry, guard);
-                if block.covers(key) {
-                    return (entry, block);
-                }
+            let block = self.blocks.find(key, guard).cell.load(guard);
+            if block.covers(key) {
+                return block;
             }
             std::hint::spin_loop();
         }
@@ -154,84 +167,112 @@ impl Order {
     /// Inserts keys, sorted and without repetition. Those that are there already stay.
     pub fn insert(&self, keys: &[&[u8]], guard: &Guard) {
         let mut rest = keys;
-        while let Some((first, others)) = rest.split_first() {
-            let (entry, block) = self.block(first, guard);
-            let more = others.iter().take_while(|key| block.covers(key)).count();
-            let (here, next) = rest.split_at(1 + more);
-            let added: Vec<&[u8]> = union(block.added.keys(), here.iter().copied()).collect();
-            let removed: Vec<&[u8]> = block.removed.keys().collect();
-            match block.changed(&added, &removed) {
-                Some(new) => self.replace(&entry, block, new, guard),
-                None => {
-                    let keys: Vec<&[u8]> =
-                        union(block.keys_from(b""), here.iter().copied()).collect();
-                    self.rewrite(&entry, block, &keys, block.upper(), guard);
-                }
+        while !rest.is_empty() {
+            for (place, count) in self.find_some(rest, guard) {
+                let (here, next) = rest.split_at(count);
+                // Where it has to be split, the places of the others stay: they are behind its range.
+                self.insert_into(&place, here, guard);
+                rest = next;
             }
-            rest = next;
         }
+    }
+
+    /// Inserts keys into their block.
+    fn insert_into(&self, place: &Place<'_, Block>, keys: &[&[u8]], guard: &Guard) {
+        let block = place.cell.load(guard);
+        debug_assert!(block.covers(keys[0]) && block.upper() == place.upper);
+        if let Some(new) = block.with(keys) {
+            return self.replace(place, block, new, guard);
+        }
+        let keys: Vec<&[u8]> = union(block.keys_from(b""), keys.iter().copied()).collect();
+        self.rewrite(place, block, &keys, block.upper(), guard);
+    }
+
+    /// Where the first of these keys belong. Asks for what changing them will read.
+    fn find_some<'g>(&self, mut keys: &[&[u8]], guard: &'g Guard) -> Places<'g> {
+        let mut found = Places::new();
+        while let [first, ..] = keys
+            && found.len() < WARM
+        {
+            let place = self.blocks.find(first, guard);
+            let fits = |key: &&&[u8]| place.upper.is_none_or(|upper| **key < upper);
+            let count = 1 + keys[1..].iter().take_while(fits).count();
+            keys = &keys[count..];
+            found.push((place, count));
+        }
+        let blocks: SmallVec<[&Block; WARM]> =
+            found.iter().map(|(place, _)| place.cell.load(guard)).collect();
+        blocks.iter().for_each(|block| block.added.prefetch());
+        std::hint::black_box(blocks.iter().fold(0, |sum, block| sum ^ block.base.keys.len()));
+        found
     }
 
     /// Replaces `block` by blocks that hold `keys`, up to `upper`. New right-hand blocks go in first:
     /// until the left one shrinks they are hidden behind its larger range.
     fn rewrite<'k>(
         &self,
-        entry: &Entry<'_>,
+        place: &Place<'_, Block>,
         block: &Block,
         keys: &[&'k [u8]],
         mut upper: Option<&'k [u8]>,
         guard: &Guard,
     ) {
-        let parts = split(keys);
+        let (parts, mut right) = (split(keys), Vec::new());
         for pair in parts.windows(2).rev() {
             let lower = separator(pair[0].last().copied().unwrap_or_default(), pair[1]);
             let new = Block::new(pair[1], upper);
-            self.memory.fetch_add(node(lower) + new.memory(), Ordering::Relaxed);
-            self.blocks.insert(lower.into(), EpochCell::new(new));
+            self.memory.fetch_add(fence(lower) + new.memory(), Ordering::Relaxed);
+            right.push((lower, new));
             upper = Some(lower);
         }
+        right.reverse();
+        self.blocks.insert(right, guard);
         let left = parts.first().copied().unwrap_or_default();
-        self.replace(entry, block, Block::new(left, upper), guard);
+        self.replace(place, block, Block::new(left, upper), guard);
     }
 
-    fn replace(&self, entry: &Entry<'_>, old: &Block, new: Block, guard: &Guard) {
+    fn replace(&self, place: &Place<'_, Block>, old: &Block, new: Block, guard: &Guard) {
         self.memory.fetch_add(new.memory(), Ordering::Relaxed);
         self.memory.fetch_sub(old.memory(), Ordering::Relaxed);
-        entry.value().replace(new, guard);
+        place.cell.replace(new, guard);
     }
 
     /// Removes a key, if it is there.
     pub fn remove(&self, key: &[u8], guard: &Guard) {
-        let (entry, block) = self.block(key, guard);
-        let added: Vec<&[u8]> = block.added.keys().filter(|added| *added != key).collect();
+        let place = self.blocks.find(key, guard);
+        let block = place.cell.load(guard);
+        let added: Keys<'_> = block.added.keys().filter(|added| *added != key).collect();
         let gone = block.base.keys.contains(key).then_some(key);
-        let removed: Vec<&[u8]> = union(block.removed.keys(), gone.into_iter()).collect();
+        let removed: Keys<'_> = union(block.removed.keys(), gone.into_iter()).collect();
         if let Some(new) = block.changed(&added, &removed) {
-            self.replace(&entry, block, new, guard);
+            self.replace(&place, block, new, guard);
             return;
         }
         let keys: Vec<&[u8]> = block.keys_from(b"").filter(|there| *there != key).collect();
-        if !self.merge(&entry, block, &keys, guard) {
-            self.rewrite(&entry, block, &keys, block.upper(), guard);
+        if !self.merge(&place, block, &keys, guard) {
+            self.rewrite(&place, block, &keys, block.upper(), guard);
         }
     }
 
     /// Puts `keys`, what is left of `block`, into the left neighbour if both are small. The
     /// neighbour takes the range over before the block goes.
-    fn merge(&self, entry: &Entry<'_>, block: &Block, keys: &[&[u8]], guard: &Guard) -> bool {
-        let lower: &[u8] = entry.key();
-        let Some(left_entry) = self.blocks.upper_bound(Bound::Excluded(lower)) else {
-            return false;
-        };
-        let left = load_for(&left_entry, guard);
+    fn merge(
+        &self,
+        place: &Place<'_, Block>,
+        block: &Block,
+        keys: &[&[u8]],
+        guard: &Guard,
+    ) -> bool {
+        let Some(before) = self.blocks.before(place.lower, guard) else { return false };
+        let left = before.cell.load(guard);
         let all: Vec<&[u8]> = left.keys_from(b"").chain(keys.iter().copied()).collect();
         let bytes: usize = all.iter().map(|key| key.len()).sum();
         if !(keys.is_empty() || (all.len() <= MERGE_KEYS && bytes <= MERGE_BYTES)) {
             return false;
         }
-        self.rewrite(&left_entry, left, &all, block.upper(), guard);
-        self.memory.fetch_sub(node(lower) + block.memory(), Ordering::Relaxed);
-        entry.remove();
+        self.rewrite(&before, left, &all, block.upper(), guard);
+        self.memory.fetch_sub(fence(place.lower) + block.memory(), Ordering::Relaxed);
+        self.blocks.remove(place.lower, guard);
         true
     }
 
@@ -244,7 +285,7 @@ impl Order {
         guard: &'g Guard,
     ) -> (Vec<&'g [u8]>, Option<&'g [u8]>) {
         debug_assert!(most > 0, "nothing would ever come");
-        let (_, block) = self.block(from, guard);
+        let block = self.block(from, guard);
         let mut keys = block.keys_from(from);
         let piece: Vec<&[u8]> = keys.by_ref().take(most).collect();
         let next = keys.next().or(block.upper());
@@ -261,14 +302,15 @@ impl Order {
     ) -> (Vec<&'g [u8]>, Option<Vec<u8>>) {
         debug_assert!(most > 0, "nothing would ever come");
         let (lower, block) = loop {
-            let entry = match before {
-                // The first block is the one of "", and nothing is below that.
-                Some([]) => return (Vec::new(), None),
-                None => self.blocks.back(),
-                Some(before) => self.blocks.upper_bound(Bound::Excluded(before)),
+            let place = match before {
+                None => self.blocks.last(guard),
+                Some(before) => match self.blocks.before(before, guard) {
+                    Some(place) => place,
+                    // The first block is the one of "", and nothing is below that.
+                    None => return (Vec::new(), None),
+                },
             };
-            let Some(entry) = entry else { continue };
-            let block = load_for(&entry, guard);
+            let block = place.cell.load(guard);
             // A block that ends earlier has just been split, or its right neighbour just found gone.
             let reaches = match (before, block.upper()) {
                 (_, None) => true,
@@ -276,7 +318,7 @@ impl Order {
                 (Some(before), Some(upper)) => upper >= before,
             };
             if reaches {
-                break (entry.key().to_vec(), block);
+                break (place.lower.to_vec(), block);
             }
             std::hint::spin_loop();
         };
@@ -297,11 +339,6 @@ impl Order {
     pub fn memory(&self) -> usize {
         self.memory.load(Ordering::Relaxed)
     }
-}
-
-/// The block in `entry`, which stays readable as long as the guard, also when the entry goes.
-fn load_for<'g>(entry: &Entry<'_>, guard: &'g Guard) -> &'g Block {
-    entry.value().load(guard)
 }
 
 /// Two runs in order as one: what both have comes once.
@@ -447,7 +484,7 @@ mod tests {
         for place in orders {
             (0..20_000).for_each(|n| order.remove(&keys[place(n)], &guard));
             assert!(forward(&order, 100).is_empty());
-            assert_eq!(order.blocks.len(), 1, "{order:?}");
+            assert_eq!(order.blocks.len(&guard), 1, "{order:?}");
             assert!(order.memory() <= empty, "{} bytes for nothing", order.memory());
             order.insert(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>(), &guard);
         }

@@ -5,11 +5,13 @@
 //! ```
 //! Immutable, so any thread reads it. An empty one takes no memory.
 
+use crate::engine::mmap;
+
 /// Bytes of an end.
 const END: usize = size_of::<u32>();
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Run {
     keys: u32,
     packed: Box<[u8]>,
@@ -29,6 +31,24 @@ impl Run {
         Run { keys: keys.len() as u32, packed: packed.into_boxed_slice() }
     }
 
+    /// The same with one more key, if that is not there.
+    pub fn with(&self, key: &[u8]) -> Run {
+        let place = self.place(key);
+        if place < self.len() && self.key(place) == key {
+            return self.clone();
+        }
+        let (ends, keys) = self.packed.split_at(self.len() * END);
+        let (before, behind) = ends.split_at(place * END);
+        let (first, last) = keys.split_at(self.start(place) - ends.len());
+        let mut packed = Vec::with_capacity(self.packed.len() + END + key.len());
+        let mut push = |end: usize| packed.extend_from_slice(&(end as u32).to_ne_bytes());
+        before.chunks_exact(END).for_each(|end| push(read_end(end) + END));
+        push(self.start(place) + END + key.len());
+        behind.chunks_exact(END).for_each(|end| push(read_end(end) + END + key.len()));
+        [first, key, last].iter().for_each(|part| packed.extend_from_slice(part));
+        Run { keys: self.keys + 1, packed: packed.into_boxed_slice() }
+    }
+
     pub fn len(&self) -> usize {
         self.keys as usize
     }
@@ -38,15 +58,22 @@ impl Run {
         self.packed.len()
     }
 
-    fn end(&self, i: usize) -> usize {
-        let mut end = [0; END];
-        end.copy_from_slice(&self.packed[i * END..(i + 1) * END]);
-        u32::from_ne_bytes(end) as usize
+    /// Where a key begins, or, behind the last one, where that ends.
+    fn start(&self, i: usize) -> usize {
+        match i.checked_sub(1) {
+            None => self.len() * END,
+            Some(before) => read_end(&self.packed[before * END..i * END]),
+        }
     }
 
-    fn key(&self, i: usize) -> &[u8] {
-        let start = if i == 0 { self.len() * END } else { self.end(i - 1) };
-        &self.packed[start..self.end(i)]
+    /// One of the keys.
+    pub(super) fn key(&self, i: usize) -> &[u8] {
+        &self.packed[self.start(i)..self.start(i + 1)]
+    }
+
+    /// Asks for its bytes from memory, which will be read.
+    pub fn prefetch(&self) {
+        mmap::prefetch(&self.packed);
     }
 
     /// The keys from a place on.
@@ -74,4 +101,10 @@ impl Run {
         let place = self.place(key);
         place < self.len() && self.key(place) == key
     }
+}
+
+fn read_end(bytes: &[u8]) -> usize {
+    let mut end = [0; END];
+    end.copy_from_slice(bytes);
+    u32::from_ne_bytes(end) as usize
 }

@@ -1,0 +1,404 @@
+//! Which block of the ordered index begins where: two levels of bounds above the blocks, as in a B+
+//! tree.
+//!
+//! ```text
+//!   root:                ""                    "key:7"
+//!                        |                     |
+//!   nodes:    ["" "b" "key:2" "key:31"]  ["key:7" "p"]      each bound with the cell of its block
+//! ```
+//! Root and nodes are immutable and replaced whole. To add a bound copies a node of some hundred, and
+//! to split one the root; both are seldom, since a block takes hundreds of keys. What a search compares lies
+//! side by side: words that follow what bounds have in common. (A skip list waited for memory at
+//! each of its steps; docs/performance.md.)
+//!
+//! Owner: one thread at a time inserts and removes; any thread searches. Invariants: "" is always a
+//! bound; a bound is at or behind that of its node in the root. What was found may be split or taken away
+//! at once: who needs the present asks the block whether it covers the key.
+
+use std::sync::Arc;
+
+use crossbeam_epoch::Guard;
+
+use super::run::Run;
+use crate::engine::epoch_cell::EpochCell;
+
+/// A node with more bounds is split.
+const MOST: usize = 128;
+
+/// Bounds in order, at least one.
+#[derive(Debug)]
+struct Bounds {
+    keys: Run,
+    /// How long a start all but the first one have in common.
+    same: usize,
+    /// What follows it in each of those, as far as it fits into a word that compares as it does.
+    heads: Box<[u64]>,
+}
+
+impl Bounds {
+    fn new(keys: &[&[u8]]) -> Bounds {
+        let others = keys.get(1..).unwrap_or_default();
+        let same = match (others.first(), others.last()) {
+            (Some(first), Some(last)) => {
+                first.iter().zip(*last).take_while(|(a, b)| a == b).count()
+            }
+            _ => 0,
+        };
+        let heads = others.iter().map(|key| head(&key[same..])).collect();
+        Bounds { keys: Run::new(keys), same, heads }
+    }
+
+    fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    fn get(&self, i: usize) -> Option<&[u8]> {
+        (i < self.len()).then(|| self.keys.key(i))
+    }
+
+    /// The place of the last bound below `key`, or at it if that counts.
+    fn last(&self, key: &[u8], at: bool) -> Option<usize> {
+        let below = |bound: &[u8]| bound < key || (at && bound == key);
+        match self.others(key, below) {
+            0 => below(self.keys.key(0)).then_some(0),
+            others => Some(others),
+        }
+    }
+
+    /// How many bounds behind the first one are `below` the key.
+    fn others(&self, key: &[u8], below: impl Fn(&[u8]) -> bool) -> usize {
+        let Some(first) = self.get(1) else { return 0 };
+        match key[..key.len().min(self.same)].cmp(&first[..self.same]) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Greater => self.heads.len(),
+            std::cmp::Ordering::Equal => {
+                let head = head(&key[self.same..]);
+                let less = self.heads.partition_point(|other| *other < head);
+                let alike = self.heads[less..].partition_point(|other| *other == head);
+                let (mut low, mut high) = (less, less + alike);
+                while low < high {
+                    let middle = (low + high) / 2;
+                    if below(self.keys.key(1 + middle)) { low = middle + 1 } else { high = middle }
+                }
+                low
+            }
+        }
+    }
+}
+
+/// The first bytes as a number.
+fn head(bytes: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let len = bytes.len().min(head.len());
+    head[..len].copy_from_slice(&bytes[..len]);
+    u64::from_be_bytes(head)
+}
+
+type Cell<T> = Arc<EpochCell<T>>;
+
+/// Some bounds, and what begins at each of them.
+struct Level<T: Send + Sync + 'static> {
+    bounds: Bounds,
+    cells: Box<[Cell<T>]>,
+}
+
+type Entry<'a, T> = (&'a [u8], &'a Cell<T>);
+
+impl<T: Send + Sync + 'static> Level<T> {
+    fn new(entries: &[Entry<'_, T>]) -> Level<T> {
+        let bounds: Vec<&[u8]> = entries.iter().map(|(bound, _)| *bound).collect();
+        let cells = entries.iter().map(|(_, cell)| Arc::clone(cell)).collect();
+        Level { bounds: Bounds::new(&bounds), cells }
+    }
+
+    fn entries(&self) -> Vec<Entry<'_, T>> {
+        self.bounds.keys.keys().zip(&*self.cells).collect()
+    }
+
+    /// The same with more, of which all belong between the same two.
+    fn with<'a>(&'a self, new: &[Entry<'a, T>]) -> Vec<Entry<'a, T>> {
+        let mut entries = self.entries();
+        if let Some((first, _)) = new.first() {
+            let place = entries.partition_point(|(other, _)| other < first);
+            entries.splice(place..place, new.iter().copied());
+        }
+        entries
+    }
+
+    fn without(&self, place: usize) -> Vec<Entry<'_, T>> {
+        let mut entries = self.entries();
+        entries.remove(place);
+        entries
+    }
+}
+
+/// Where a block is.
+pub(super) struct Place<'g, V: Send + Sync + 'static> {
+    /// Its bound.
+    pub(super) lower: &'g [u8],
+    pub(super) cell: &'g EpochCell<V>,
+    /// The next one's bound. Certain only for the owner.
+    pub(super) upper: Option<&'g [u8]>,
+}
+
+/// See the module.
+pub(super) struct Fences<V: Send + Sync + 'static> {
+    root: EpochCell<Level<Level<V>>>,
+}
+
+impl<V: Send + Sync + 'static> Fences<V> {
+    /// With one bound, which is "".
+    pub(super) fn new(first: V) -> Fences<V> {
+        let node = Level::new(&[(b"", &Arc::new(EpochCell::new(first)))]);
+        Fences { root: EpochCell::new(Level::new(&[(b"", &Arc::new(EpochCell::new(node)))])) }
+    }
+
+    /// The block that begins last at or before `key`.
+    pub(super) fn find<'g>(&self, key: &[u8], guard: &'g Guard) -> Place<'g, V> {
+        loop {
+            if let Some(place) = self.search(key, true, guard) {
+                return place;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// The block that begins last before `key`; `None` if that is "".
+    pub(super) fn before<'g>(&self, key: &[u8], guard: &'g Guard) -> Option<Place<'g, V>> {
+        while !key.is_empty() {
+            if let Some(place) = self.search(key, false, guard) {
+                return Some(place);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    /// The last block.
+    pub(super) fn last<'g>(&self, guard: &'g Guard) -> Place<'g, V> {
+        let root = self.root.load(guard);
+        let i = root.bounds.len() - 1;
+        let node = root.cells[i].load(guard);
+        place(root, i, node, node.bounds.len() - 1)
+    }
+
+    /// `None` if the root was changed between a look at it and one at the node, which then may have
+    /// given the bound away.
+    fn search<'g>(&self, key: &[u8], at: bool, guard: &'g Guard) -> Option<Place<'g, V>> {
+        let root = self.root.load(guard);
+        let i = root.bounds.last(key, at)?;
+        let node = root.cells[i].load(guard);
+        let j = node.bounds.last(key, at)?;
+        std::ptr::eq(root, self.root.load(guard)).then(|| place(root, i, node, j))
+    }
+
+    /// How many blocks there are.
+    pub(super) fn len(&self, guard: &Guard) -> usize {
+        self.root.load(guard).cells.iter().map(|node| node.load(guard).bounds.len()).sum()
+    }
+
+    /// Adds blocks that begin, in order, between two others.
+    pub(super) fn insert(&self, new: Vec<(&[u8], V)>, guard: &Guard) {
+        let Some((lower, _)) = new.first() else { return };
+        let (root, i, node) = self.node(lower, guard);
+        let new = cells(new);
+        let entries = node.with(&refs(&new));
+        // What comes in order leaves full nodes behind, and what does not, halves.
+        let ascends = entries.last().map(|last| last.0) == new.last().map(|last| last.0);
+        let parts = entries.len().div_ceil(MOST);
+        let most = if ascends { MOST } else { entries.len().div_ceil(parts) };
+        let mut parts = entries.chunks(most);
+        let left = Level::new(parts.next().unwrap_or_default());
+        let right = parts.map(|part| (part[0].0, Level::new(part))).collect::<Vec<_>>();
+        if !right.is_empty() {
+            // First the root: what the left node loses is found in those behind it.
+            self.root.replace(Level::new(&root.with(&refs(&cells(right)))), guard);
+        }
+        root.cells[i].replace(left, guard);
+    }
+
+    /// Removes the block that begins at `lower`, which is not "". The one before it has its range already.
+    pub(super) fn remove(&self, lower: &[u8], guard: &Guard) {
+        let (root, i, node) = self.node(lower, guard);
+        let Some(j) = node.bounds.last(lower, true) else { return };
+        debug_assert!(node.bounds.get(j) == Some(lower) && !lower.is_empty());
+        let left = node.without(j);
+        if let Some(before) = i.checked_sub(1).map(|before| &root.cells[before]) {
+            let mut entries = before.load(guard).entries();
+            if left.is_empty() || entries.len() + left.len() <= MOST / 2 {
+                entries.extend(&left);
+                before.replace(Level::new(&entries), guard);
+                return self.root.replace(Level::new(&root.without(i)), guard);
+            }
+        }
+        if j == 0 {
+            // First the root: what is before the next bound is found in the node before this one.
+            let mut nodes = root.entries();
+            nodes[i].0 = left[0].0;
+            self.root.replace(Level::new(&nodes), guard);
+        }
+        root.cells[i].replace(Level::new(&left), guard);
+    }
+
+    /// The root, and the node that has the bound at or before `key`, and its place. For the owner.
+    fn node<'g>(&self, key: &[u8], guard: &'g Guard) -> (&'g Level<Level<V>>, usize, &'g Level<V>) {
+        let root = self.root.load(guard);
+        let i = root.bounds.last(key, true).unwrap_or(0);
+        (root, i, root.cells[i].load(guard))
+    }
+}
+
+/// Puts each into a cell.
+fn cells<T: Send + Sync + 'static>(new: Vec<(&[u8], T)>) -> Vec<(&[u8], Cell<T>)> {
+    new.into_iter().map(|(bound, value)| (bound, Arc::new(EpochCell::new(value)))).collect()
+}
+
+fn refs<'a, T: Send + Sync>(cells: &'a [(&'a [u8], Cell<T>)]) -> Vec<Entry<'a, T>> {
+    cells.iter().map(|(bound, cell)| (*bound, cell)).collect()
+}
+
+fn place<'g, V: Send + Sync + 'static>(
+    root: &'g Level<Level<V>>,
+    i: usize,
+    node: &'g Level<V>,
+    j: usize,
+) -> Place<'g, V> {
+    let upper = node.bounds.get(j + 1).or_else(|| root.bounds.get(i + 1));
+    Place { lower: node.bounds.keys.key(j), cell: &node.cells[j], upper }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Few different bytes, so that bounds share starts; with zeros, which heads are filled up with.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        let start = prop::sample::select(vec![&b""[..], b"key:", b"key:000000"]);
+        let end = prop::collection::vec(prop::sample::select(vec![0, 1, b'k', 255]), 0..7);
+        (start, end).prop_map(|(start, end)| [start, &end].concat())
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(Vec<u8>, usize),
+        Remove(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (key(), 1usize..400).prop_map(|(key, count)| Step::Insert(key, count)),
+            40 => any::<prop::sample::Index>().prop_map(Step::Remove),
+        ]
+    }
+
+    type Model = BTreeMap<Vec<u8>, usize>;
+
+    /// Inserts as many as fit between `key` and what follows it, one behind the other.
+    fn insert(fences: &Fences<usize>, model: &mut Model, key: &[u8], count: usize, guard: &Guard) {
+        let next = model.range(key.to_vec()..).next().map(|(next, _)| next.clone());
+        let keys = (0..count).map(|n| [key, &(n as u16).to_be_bytes()].concat());
+        let keys: Vec<_> = keys.take_while(|k| next.as_ref().is_none_or(|next| k < next)).collect();
+        let new = keys.iter().enumerate().map(|(n, key)| (key.as_slice(), n)).collect();
+        fences.insert(new, guard);
+        model.extend(keys.into_iter().zip(0..));
+    }
+
+    fn check(fences: &Fences<usize>, model: &Model, key: &[u8], guard: &Guard) {
+        let bound = |place: &Place<'_, usize>| (place.lower.to_vec(), *place.cell.load(guard));
+        let own = |(key, value): (&Vec<u8>, &usize)| (key.clone(), *value);
+        let found = fences.find(key, guard);
+        assert_eq!(Some(bound(&found)), model.range(..=key.to_vec()).next_back().map(own));
+        let behind = (std::ops::Bound::Excluded(found.lower.to_vec()), std::ops::Bound::Unbounded);
+        let upper = model.range(behind).next().map(|(upper, _)| upper.as_slice());
+        assert_eq!(found.upper, upper);
+        let before = fences.before(key, guard).map(|place| bound(&place));
+        assert_eq!(before, model.range(..key.to_vec()).next_back().map(own));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn agree_with_a_map(
+            steps in prop::collection::vec(step(), 1..300),
+            keys in prop::collection::vec(key(), 20),
+        ) {
+            let (fences, guard) = (Fences::new(0), crossbeam_epoch::pin());
+            let mut model = Model::from([(Vec::new(), 0)]);
+            for step in steps {
+                match step {
+                    Step::Insert(key, count) => insert(&fences, &mut model, &key, count, &guard),
+                    Step::Remove(which) if model.len() > 1 => {
+                        let key = model.keys().nth(1 + which.index(model.len() - 1)).unwrap().clone();
+                        fences.remove(&key, &guard);
+                        model.remove(&key);
+                    }
+                    Step::Remove(_) => {}
+                }
+            }
+            prop_assert_eq!(fences.len(&guard), model.len());
+            prop_assert_eq!(Some(fences.last(&guard).lower), model.keys().next_back().map(Vec::as_slice));
+            keys.iter().chain(model.keys()).for_each(|key| check(&fences, &model, key, &guard));
+        }
+    }
+
+    #[test]
+    fn what_is_removed_leaves_no_nodes() {
+        let (fences, guard) = (Fences::new(0), crossbeam_epoch::pin());
+        let keys: Vec<[u8; 2]> = (0..10_000u16).map(u16::to_be_bytes).collect();
+        for place in [|n| n * 7919 % 10_000, |n| 9_999 - n, |n| n] {
+            for key in &keys {
+                fences.insert(vec![(key, 1)], &guard);
+            }
+            let nodes = fences.root.load(&guard).cells.len();
+            assert!(nodes < 10_000 / MOST + 3, "{nodes} nodes that are not full");
+            (0..10_000).for_each(|n: usize| fences.remove(&keys[place(n)], &guard));
+            assert_eq!((fences.root.load(&guard).cells.len(), fences.len(&guard)), (1, 1));
+        }
+    }
+
+    #[test]
+    fn what_stays_is_found_while_nodes_split_and_merge() {
+        const LASTING: u16 = 40;
+        let fences = Fences::new(0);
+        let lasting = || (LASTING..20_000).step_by(LASTING.into());
+        lasting().for_each(|n| {
+            fences.insert(vec![(&n.to_be_bytes(), 1)], &crossbeam_epoch::pin());
+        });
+        let shuffled = (1..20_000u32).map(|n| (n * 7919 % 20_000) as u16);
+        let others = || shuffled.clone().filter(|n| n % LASTING != 0);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for n in others() {
+                        fences.insert(vec![(&n.to_be_bytes(), 2)], &crossbeam_epoch::pin());
+                    }
+                    for n in others() {
+                        fences.remove(&n.to_be_bytes(), &crossbeam_epoch::pin());
+                    }
+                }
+            });
+            let (mut last, mut nodes) = (0, BTreeSet::new());
+            while nodes.len() < 20 || last < 400 {
+                for n in lasting() {
+                    let guard = crossbeam_epoch::pin();
+                    let key = n.to_be_bytes();
+                    let found = fences.find(&key, &guard).lower;
+                    let before = fences.before(&key, &guard).map(|place| place.lower.to_vec());
+                    let least =
+                        if n > LASTING { (n - LASTING).to_be_bytes().to_vec() } else { vec![] };
+                    let fine = found == key && before.is_some_and(|b| b >= least && *b < key[..]);
+                    stop.fetch_or(!fine, Ordering::Relaxed);
+                    assert!(fine, "{n}");
+                }
+                nodes.insert(fences.root.load(&crossbeam_epoch::pin()).cells.len());
+                last += 1;
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+}
