@@ -6,7 +6,7 @@
 //!                        |                     |
 //!   nodes:    ["" "b" "key:2" "key:31"]  ["key:7" "p"]      each bound with the cell of its block
 //! ```
-//! Root and nodes are immutable and replaced whole. To add a bound copies a node of some hundred, and
+//! Root and nodes are immutable and replaced whole. To add a bound copies a node of some hundred pointers, and
 //! to split one the root; both are seldom, since a block takes hundreds of keys. What a search compares lies
 //! side by side: words that follow what bounds have in common. (A skip list waited for memory at
 //! each of its steps; docs/performance.md.)
@@ -15,74 +15,106 @@
 //! bound; a bound is at or behind that of its node in the root. What was found may be split or taken away
 //! at once: who needs the present asks the block whether it covers the key.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crossbeam_epoch::Guard;
+use smallvec::SmallVec;
 
-use super::run::Run;
 use crate::engine::epoch_cell::EpochCell;
 
 /// A node with more bounds is split.
 const MOST: usize = 128;
 
-/// Bounds in order, at least one.
-#[derive(Debug)]
-struct Bounds {
-    keys: Run,
-    /// How long a start all but the first one have in common.
+/// What begins at a bound.
+struct Fence<T: Send + Sync + 'static> {
+    /// Most bounds are that short, and lie here.
+    lower: SmallVec<[u8; INLINE]>,
+    cell: EpochCell<T>,
+}
+
+const INLINE: usize = 24;
+
+/// What a bound takes, in bytes: its fence with counts, pointer and head, and what malloc adds.
+pub(super) fn memory(lower: &[u8]) -> usize {
+    80 + if lower.len() > INLINE { lower.len() } else { 0 }
+}
+
+impl<T: Send + Sync + 'static> Fence<T> {
+    fn new(lower: &[u8], value: T) -> Arc<Fence<T>> {
+        Arc::new(Fence { lower: lower.into(), cell: EpochCell::new(value) })
+    }
+}
+
+/// Some fences in order, at least one.
+struct Level<T: Send + Sync + 'static> {
+    fences: Box<[Arc<Fence<T>>]>,
+    /// How long a start all bounds but the first have in common.
     same: usize,
     /// What follows it in each of those, as far as it fits into a word that compares as it does.
     heads: Box<[u64]>,
 }
 
-impl Bounds {
-    fn new(keys: &[&[u8]]) -> Bounds {
-        let others = keys.get(1..).unwrap_or_default();
+impl<T: Send + Sync + 'static> Level<T> {
+    fn new(fences: Vec<Arc<Fence<T>>>) -> Level<T> {
+        let others = fences.get(1..).unwrap_or_default();
         let same = match (others.first(), others.last()) {
             (Some(first), Some(last)) => {
-                first.iter().zip(*last).take_while(|(a, b)| a == b).count()
+                first.lower.iter().zip(&last.lower).take_while(|(a, b)| a == b).count()
             }
             _ => 0,
         };
-        let heads = others.iter().map(|key| head(&key[same..])).collect();
-        Bounds { keys: Run::new(keys), same, heads }
+        let heads = others.iter().map(|fence| head(&fence.lower[same..])).collect();
+        Level { fences: fences.into(), same, heads }
     }
 
     fn len(&self) -> usize {
-        self.keys.len()
+        self.fences.len()
     }
 
-    fn get(&self, i: usize) -> Option<&[u8]> {
-        (i < self.len()).then(|| self.keys.key(i))
+    fn lower(&self, i: usize) -> Option<&[u8]> {
+        self.fences.get(i).map(|fence| &*fence.lower)
     }
 
     /// The place of the last bound below `key`, or at it if that counts.
     fn last(&self, key: &[u8], at: bool) -> Option<usize> {
-        let below = |bound: &[u8]| bound < key || (at && bound == key);
+        let below = |fence: &Fence<T>| &*fence.lower < key || (at && &*fence.lower == key);
         match self.others(key, below) {
-            0 => below(self.keys.key(0)).then_some(0),
+            0 => below(&self.fences[0]).then_some(0),
             others => Some(others),
         }
     }
 
     /// How many bounds behind the first one are `below` the key.
-    fn others(&self, key: &[u8], below: impl Fn(&[u8]) -> bool) -> usize {
-        let Some(first) = self.get(1) else { return 0 };
+    fn others(&self, key: &[u8], below: impl Fn(&Fence<T>) -> bool) -> usize {
+        let Some(first) = self.lower(1) else { return 0 };
         match key[..key.len().min(self.same)].cmp(&first[..self.same]) {
-            std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Greater => self.heads.len(),
-            std::cmp::Ordering::Equal => {
+            Ordering::Less => 0,
+            Ordering::Greater => self.heads.len(),
+            Ordering::Equal => {
                 let head = head(&key[self.same..]);
                 let less = self.heads.partition_point(|other| *other < head);
                 let alike = self.heads[less..].partition_point(|other| *other == head);
-                let (mut low, mut high) = (less, less + alike);
-                while low < high {
-                    let middle = (low + high) / 2;
-                    if below(self.keys.key(1 + middle)) { low = middle + 1 } else { high = middle }
-                }
-                low
+                let alike = &self.fences[1 + less..1 + less + alike];
+                less + alike.partition_point(|fence| below(fence))
             }
         }
+    }
+
+    /// The same with more, of which all belong between the same two.
+    fn with(&self, new: Vec<Arc<Fence<T>>>) -> Vec<Arc<Fence<T>>> {
+        let mut fences = self.fences.to_vec();
+        if let Some(first) = new.first() {
+            let place = fences.partition_point(|other| other.lower < first.lower);
+            fences.splice(place..place, new);
+        }
+        fences
+    }
+
+    fn without(&self, place: usize) -> Vec<Arc<Fence<T>>> {
+        let mut fences = self.fences.to_vec();
+        fences.remove(place);
+        fences
     }
 }
 
@@ -92,44 +124,6 @@ fn head(bytes: &[u8]) -> u64 {
     let len = bytes.len().min(head.len());
     head[..len].copy_from_slice(&bytes[..len]);
     u64::from_be_bytes(head)
-}
-
-type Cell<T> = Arc<EpochCell<T>>;
-
-/// Some bounds, and what begins at each of them.
-struct Level<T: Send + Sync + 'static> {
-    bounds: Bounds,
-    cells: Box<[Cell<T>]>,
-}
-
-type Entry<'a, T> = (&'a [u8], &'a Cell<T>);
-
-impl<T: Send + Sync + 'static> Level<T> {
-    fn new(entries: &[Entry<'_, T>]) -> Level<T> {
-        let bounds: Vec<&[u8]> = entries.iter().map(|(bound, _)| *bound).collect();
-        let cells = entries.iter().map(|(_, cell)| Arc::clone(cell)).collect();
-        Level { bounds: Bounds::new(&bounds), cells }
-    }
-
-    fn entries(&self) -> Vec<Entry<'_, T>> {
-        self.bounds.keys.keys().zip(&*self.cells).collect()
-    }
-
-    /// The same with more, of which all belong between the same two.
-    fn with<'a>(&'a self, new: &[Entry<'a, T>]) -> Vec<Entry<'a, T>> {
-        let mut entries = self.entries();
-        if let Some((first, _)) = new.first() {
-            let place = entries.partition_point(|(other, _)| other < first);
-            entries.splice(place..place, new.iter().copied());
-        }
-        entries
-    }
-
-    fn without(&self, place: usize) -> Vec<Entry<'_, T>> {
-        let mut entries = self.entries();
-        entries.remove(place);
-        entries
-    }
 }
 
 /// Where a block is.
@@ -149,8 +143,8 @@ pub(super) struct Fences<V: Send + Sync + 'static> {
 impl<V: Send + Sync + 'static> Fences<V> {
     /// With one bound, which is "".
     pub(super) fn new(first: V) -> Fences<V> {
-        let node = Level::new(&[(b"", &Arc::new(EpochCell::new(first)))]);
-        Fences { root: EpochCell::new(Level::new(&[(b"", &Arc::new(EpochCell::new(node)))])) }
+        let node = Level::new(vec![Fence::new(b"", first)]);
+        Fences { root: EpochCell::new(Level::new(vec![Fence::new(b"", node)])) }
     }
 
     /// The block that begins last at or before `key`.
@@ -177,84 +171,76 @@ impl<V: Send + Sync + 'static> Fences<V> {
     /// The last block.
     pub(super) fn last<'g>(&self, guard: &'g Guard) -> Place<'g, V> {
         let root = self.root.load(guard);
-        let i = root.bounds.len() - 1;
-        let node = root.cells[i].load(guard);
-        place(root, i, node, node.bounds.len() - 1)
+        let i = root.len() - 1;
+        let node = root.fences[i].cell.load(guard);
+        place(root, i, node, node.len() - 1)
     }
 
     /// `None` if the root was changed between a look at it and one at the node, which then may have
     /// given the bound away.
     fn search<'g>(&self, key: &[u8], at: bool, guard: &'g Guard) -> Option<Place<'g, V>> {
         let root = self.root.load(guard);
-        let i = root.bounds.last(key, at)?;
-        let node = root.cells[i].load(guard);
-        let j = node.bounds.last(key, at)?;
+        let i = root.last(key, at)?;
+        let node = root.fences[i].cell.load(guard);
+        let j = node.last(key, at)?;
         std::ptr::eq(root, self.root.load(guard)).then(|| place(root, i, node, j))
     }
 
     /// How many blocks there are.
     pub(super) fn len(&self, guard: &Guard) -> usize {
-        self.root.load(guard).cells.iter().map(|node| node.load(guard).bounds.len()).sum()
+        self.root.load(guard).fences.iter().map(|node| node.cell.load(guard).len()).sum()
     }
 
     /// Adds blocks that begin, in order, between two others.
     pub(super) fn insert(&self, new: Vec<(&[u8], V)>, guard: &Guard) {
         let Some((lower, _)) = new.first() else { return };
         let (root, i, node) = self.node(lower, guard);
-        let new = cells(new);
-        let entries = node.with(&refs(&new));
+        let last = new.last().map(|(lower, _)| *lower);
+        let new = new.into_iter().map(|(lower, value)| Fence::new(lower, value)).collect();
+        let fences = node.with(new);
         // What comes in order leaves full nodes behind, and what does not, halves.
-        let ascends = entries.last().map(|last| last.0) == new.last().map(|last| last.0);
-        let parts = entries.len().div_ceil(MOST);
-        let most = if ascends { MOST } else { entries.len().div_ceil(parts) };
-        let mut parts = entries.chunks(most);
-        let left = Level::new(parts.next().unwrap_or_default());
-        let right = parts.map(|part| (part[0].0, Level::new(part))).collect::<Vec<_>>();
+        let ascends = fences.last().map(|fence| &*fence.lower) == last;
+        let parts = fences.len().div_ceil(MOST);
+        let most = if ascends { MOST } else { fences.len().div_ceil(parts) };
+        let mut parts = fences.chunks(most).map(|part| Level::new(part.to_vec()));
+        let Some(left) = parts.next() else { return };
+        let right: Vec<_> =
+            parts.map(|part| Fence::new(&part.fences[0].lower.clone(), part)).collect();
         if !right.is_empty() {
             // First the root: what the left node loses is found in those behind it.
-            self.root.replace(Level::new(&root.with(&refs(&cells(right)))), guard);
+            self.root.replace(Level::new(root.with(right)), guard);
         }
-        root.cells[i].replace(left, guard);
+        root.fences[i].cell.replace(left, guard);
     }
 
     /// Removes the block that begins at `lower`, which is not "". The one before it has its range already.
     pub(super) fn remove(&self, lower: &[u8], guard: &Guard) {
         let (root, i, node) = self.node(lower, guard);
-        let Some(j) = node.bounds.last(lower, true) else { return };
-        debug_assert!(node.bounds.get(j) == Some(lower) && !lower.is_empty());
+        let Some(j) = node.last(lower, true) else { return };
+        debug_assert!(node.lower(j) == Some(lower) && !lower.is_empty());
         let left = node.without(j);
-        if let Some(before) = i.checked_sub(1).map(|before| &root.cells[before]) {
-            let mut entries = before.load(guard).entries();
-            if left.is_empty() || entries.len() + left.len() <= MOST / 2 {
-                entries.extend(&left);
-                before.replace(Level::new(&entries), guard);
-                return self.root.replace(Level::new(&root.without(i)), guard);
+        if let Some(before) = i.checked_sub(1).map(|before| &root.fences[before].cell) {
+            let there = &before.load(guard).fences;
+            if left.is_empty() || there.len() + left.len() <= MOST / 2 {
+                before.replace(Level::new([there, &*left].concat()), guard);
+                return self.root.replace(Level::new(root.without(i)), guard);
             }
         }
-        if j == 0 {
-            // First the root: what is before the next bound is found in the node before this one.
-            let mut nodes = root.entries();
-            nodes[i].0 = left[0].0;
-            self.root.replace(Level::new(&nodes), guard);
+        if j > 0 {
+            return root.fences[i].cell.replace(Level::new(left), guard);
         }
-        root.cells[i].replace(Level::new(&left), guard);
+        // What is before the next bound is found in the node before this one from now on.
+        let mut nodes = root.fences.to_vec();
+        nodes[i] = Fence::new(&left[0].lower.clone(), Level::new(left));
+        self.root.replace(Level::new(nodes), guard);
     }
 
     /// The root, and the node that has the bound at or before `key`, and its place. For the owner.
     fn node<'g>(&self, key: &[u8], guard: &'g Guard) -> (&'g Level<Level<V>>, usize, &'g Level<V>) {
         let root = self.root.load(guard);
-        let i = root.bounds.last(key, true).unwrap_or(0);
-        (root, i, root.cells[i].load(guard))
+        let i = root.last(key, true).unwrap_or(0);
+        (root, i, root.fences[i].cell.load(guard))
     }
-}
-
-/// Puts each into a cell.
-fn cells<T: Send + Sync + 'static>(new: Vec<(&[u8], T)>) -> Vec<(&[u8], Cell<T>)> {
-    new.into_iter().map(|(bound, value)| (bound, Arc::new(EpochCell::new(value)))).collect()
-}
-
-fn refs<'a, T: Send + Sync>(cells: &'a [(&'a [u8], Cell<T>)]) -> Vec<Entry<'a, T>> {
-    cells.iter().map(|(bound, cell)| (*bound, cell)).collect()
 }
 
 fn place<'g, V: Send + Sync + 'static>(
@@ -263,8 +249,8 @@ fn place<'g, V: Send + Sync + 'static>(
     node: &'g Level<V>,
     j: usize,
 ) -> Place<'g, V> {
-    let upper = node.bounds.get(j + 1).or_else(|| root.bounds.get(i + 1));
-    Place { lower: node.bounds.keys.key(j), cell: &node.cells[j], upper }
+    let upper = node.lower(j + 1).or_else(|| root.lower(i + 1));
+    Place { lower: &node.fences[j].lower, cell: &node.fences[j].cell, upper }
 }
 
 #[cfg(test)]
@@ -353,10 +339,10 @@ mod tests {
             for key in &keys {
                 fences.insert(vec![(key, 1)], &guard);
             }
-            let nodes = fences.root.load(&guard).cells.len();
+            let nodes = fences.root.load(&guard).len();
             assert!(nodes < 10_000 / MOST + 3, "{nodes} nodes that are not full");
             (0..10_000).for_each(|n: usize| fences.remove(&keys[place(n)], &guard));
-            assert_eq!((fences.root.load(&guard).cells.len(), fences.len(&guard)), (1, 1));
+            assert_eq!((fences.root.load(&guard).len(), fences.len(&guard)), (1, 1));
         }
     }
 
@@ -395,7 +381,7 @@ mod tests {
                     stop.fetch_or(!fine, Ordering::Relaxed);
                     assert!(fine, "{n}");
                 }
-                nodes.insert(fences.root.load(&crossbeam_epoch::pin()).cells.len());
+                nodes.insert(fences.root.load(&crossbeam_epoch::pin()).len());
                 last += 1;
             }
             stop.store(true, Ordering::Relaxed);

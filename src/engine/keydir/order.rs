@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_epoch::Guard;
 use smallvec::SmallVec;
 
-use super::fences::{Fences, Place};
+use super::fences::{self, Fences, Place};
 use super::run::Run;
 
 /// A base is split when it holds more than so many keys, or so many bytes and two keys.
@@ -124,12 +124,6 @@ impl Block {
     }
 }
 
-/// What leads to a block that begins at `lower` takes: in its node a head, an end, a pointer and the bound;
-/// and the cell with its counts, and what malloc adds.
-fn fence(lower: &[u8]) -> usize {
-    20 + lower.len() + 32
-}
-
 /// See the module.
 pub struct Order {
     blocks: Fences<Block>,
@@ -140,7 +134,7 @@ pub struct Order {
 impl Default for Order {
     fn default() -> Self {
         let first = Block::default();
-        let memory = AtomicUsize::new(fence(b"") + first.memory());
+        let memory = AtomicUsize::new(fences::memory(b"") + first.memory());
         Order { blocks: Fences::new(first), memory }
     }
 }
@@ -221,7 +215,7 @@ impl Order {
         for pair in parts.windows(2).rev() {
             let lower = separator(pair[0].last().copied().unwrap_or_default(), pair[1]);
             let new = Block::new(pair[1], upper);
-            self.memory.fetch_add(fence(lower) + new.memory(), Ordering::Relaxed);
+            self.memory.fetch_add(fences::memory(lower) + new.memory(), Ordering::Relaxed);
             right.push((lower, new));
             upper = Some(lower);
         }
@@ -271,7 +265,7 @@ impl Order {
             return false;
         }
         self.rewrite(&before, left, &all, block.upper(), guard);
-        self.memory.fetch_sub(fence(place.lower) + block.memory(), Ordering::Relaxed);
+        self.memory.fetch_sub(fences::memory(place.lower) + block.memory(), Ordering::Relaxed);
         self.blocks.remove(place.lower, guard);
         true
     }
