@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use crossbeam_epoch::{Atomic, Guard, Owned};
+use crossbeam_epoch::{Atomic, Guard, Owned, Shared};
 
 /// See the module. Concurrent calls of [`EpochCell::replace`] are sound; the last one wins.
 pub struct EpochCell<T: Send + Sync + 'static> {
@@ -23,15 +23,30 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
     /// The present value, which stays readable as long as `guard`.
     pub fn load<'g>(&self, guard: &'g Guard) -> &'g T {
         let shared = self.pointer.load(Ordering::Acquire, guard);
-        // SAFETY: the pointer is never null (set in `new`, replaced only by values), and what it
-        // points to is freed only after every guard that was pinned when it was replaced is gone.
-        unsafe { shared.deref() }
+        // SAFETY: what the pointer leads to is freed only after every guard that was pinned when it was
+        // replaced is gone.
+        let Some(value) = (unsafe { shared.as_ref() }) else { unreachable!("the cell is empty") };
+        value
     }
 
     /// Puts `value` in place of the present one.
     pub fn replace(&self, value: T, guard: &Guard) {
         let old = self.pointer.swap(Owned::new(value), Ordering::AcqRel, guard);
-        // SAFETY: `old` was taken out by this swap, so no one else frees it and no later load finds
+        free_later(old, guard);
+    }
+
+    /// Frees the value ahead of the cell, which nobody loads or replaces any more. For cells within
+    /// cells: what is freed only with what leads to it waits in the list of the thread that frees
+    /// that, and may wait there for as long as the thread lives.
+    pub fn empty(&self, guard: &Guard) {
+        free_later(self.pointer.swap(Shared::null(), Ordering::AcqRel, guard), guard);
+    }
+}
+
+/// Frees what was taken out of a cell once no guard of its time is left.
+fn free_later<T>(old: Shared<'_, T>, guard: &Guard) {
+    if !old.is_null() {
+        // SAFETY: `old` was taken out by a swap, so no one else frees it and no later load finds
         // it; earlier loads hold guards, which the deferral waits for.
         unsafe { guard.defer_destroy(old) }
     }
@@ -39,10 +54,8 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
 
 impl<T: Send + Sync + 'static> Drop for EpochCell<T> {
     fn drop(&mut self) {
-        let guard = crossbeam_epoch::pin();
-        let old = self.pointer.swap(crossbeam_epoch::Shared::null(), Ordering::AcqRel, &guard);
-        // SAFETY: as in `replace`: a reference from `load` may outlive the cell, but not its guard.
-        unsafe { guard.defer_destroy(old) }
+        // A reference from `load` may outlive the cell, but not its guard.
+        self.empty(&crossbeam_epoch::pin());
     }
 }
 

@@ -12,7 +12,7 @@
 //! each of its steps; docs/performance.md.)
 //!
 //! Owner: one thread at a time inserts and removes; any thread searches. Invariants: "" is always a
-//! bound; a bound is at or behind that of its node in the root. What was found may be split or taken away
+//! bound; a node's first bound is the one it has in the root. What was found may be split or taken away
 //! at once: who needs the present asks the block whether it covers the key.
 
 use std::cmp::Ordering;
@@ -140,6 +140,19 @@ pub(super) struct Fences<V: Send + Sync + 'static> {
     root: EpochCell<Level<Level<V>>>,
 }
 
+impl<V: Send + Sync + 'static> Drop for Fences<V> {
+    /// Frees all at once, and hands it to whoever frees next.
+    fn drop(&mut self) {
+        let guard = crossbeam_epoch::pin();
+        for node in &self.root.load(&guard).fences {
+            node.cell.load(&guard).fences.iter().for_each(|block| block.cell.empty(&guard));
+            node.cell.empty(&guard);
+        }
+        self.root.empty(&guard);
+        guard.flush();
+    }
+}
+
 impl<V: Send + Sync + 'static> Fences<V> {
     /// With one bound, which is "".
     pub(super) fn new(first: V) -> Fences<V> {
@@ -148,7 +161,7 @@ impl<V: Send + Sync + 'static> Fences<V> {
     }
 
     /// The block that begins last at or before `key`.
-    pub(super) fn find<'g>(&self, key: &[u8], guard: &'g Guard) -> Place<'g, V> {
+    pub(super) fn find<'g>(&'g self, key: &[u8], guard: &'g Guard) -> Place<'g, V> {
         loop {
             if let Some(place) = self.search(key, true, guard) {
                 return place;
@@ -158,7 +171,7 @@ impl<V: Send + Sync + 'static> Fences<V> {
     }
 
     /// The block that begins last before `key`; `None` if that is "".
-    pub(super) fn before<'g>(&self, key: &[u8], guard: &'g Guard) -> Option<Place<'g, V>> {
+    pub(super) fn before<'g>(&'g self, key: &[u8], guard: &'g Guard) -> Option<Place<'g, V>> {
         while !key.is_empty() {
             if let Some(place) = self.search(key, false, guard) {
                 return Some(place);
@@ -169,7 +182,7 @@ impl<V: Send + Sync + 'static> Fences<V> {
     }
 
     /// The last block.
-    pub(super) fn last<'g>(&self, guard: &'g Guard) -> Place<'g, V> {
+    pub(super) fn last<'g>(&'g self, guard: &'g Guard) -> Place<'g, V> {
         let root = self.root.load(guard);
         let i = root.len() - 1;
         let node = root.fences[i].cell.load(guard);
@@ -178,7 +191,7 @@ impl<V: Send + Sync + 'static> Fences<V> {
 
     /// `None` if the root was changed between a look at it and one at the node, which then may have
     /// given the bound away.
-    fn search<'g>(&self, key: &[u8], at: bool, guard: &'g Guard) -> Option<Place<'g, V>> {
+    fn search<'g>(&'g self, key: &[u8], at: bool, guard: &'g Guard) -> Option<Place<'g, V>> {
         let root = self.root.load(guard);
         let i = root.last(key, at)?;
         let node = root.fences[i].cell.load(guard);
@@ -198,8 +211,8 @@ impl<V: Send + Sync + 'static> Fences<V> {
         let last = new.last().map(|(lower, _)| *lower);
         let new = new.into_iter().map(|(lower, value)| Fence::new(lower, value)).collect();
         let fences = node.with(new);
-        // What comes in order leaves full nodes behind, and what does not, halves.
-        let ascends = fences.last().map(|fence| &*fence.lower) == last;
+        // What comes in order, behind all others, leaves full nodes behind, and what does not, halves.
+        let ascends = i + 1 == root.len() && fences.last().map(|fence| &*fence.lower) == last;
         let parts = fences.len().div_ceil(MOST);
         let most = if ascends { MOST } else { fences.len().div_ceil(parts) };
         let mut parts = fences.chunks(most).map(|part| Level::new(part.to_vec()));
@@ -221,7 +234,10 @@ impl<V: Send + Sync + 'static> Fences<V> {
         let left = node.without(j);
         if let Some(before) = i.checked_sub(1).map(|before| &root.fences[before].cell) {
             let there = &before.load(guard).fences;
-            if left.is_empty() || there.len() + left.len() <= MOST / 2 {
+            if left.is_empty() {
+                return self.root.replace(Level::new(root.without(i)), guard);
+            }
+            if there.len() + left.len() <= MOST / 2 {
                 before.replace(Level::new([there, &*left].concat()), guard);
                 return self.root.replace(Level::new(root.without(i)), guard);
             }
@@ -258,7 +274,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
 
     /// Few different bytes, so that bounds share starts; with zeros, which heads are filled up with.
     fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -335,6 +353,18 @@ mod tests {
     fn what_is_removed_leaves_no_nodes() {
         let (fences, guard) = (Fences::new(0), crossbeam_epoch::pin());
         let keys: Vec<[u8; 2]> = (0..10_000u16).map(u16::to_be_bytes).collect();
+        // Full nodes, and what descends behind the last bound of the first one.
+        for n in 0..1000u16 {
+            fences.insert(vec![(&n.to_be_bytes(), 1)], &guard);
+        }
+        let last =
+            fences.root.load(&guard).fences[0].cell.load(&guard).fences[MOST - 1].lower.clone();
+        for n in (0..10_000u16).rev() {
+            fences.insert(vec![(&[&last[..], &n.to_be_bytes()].concat(), 1)], &guard);
+        }
+        let nodes = fences.root.load(&guard).len();
+        assert!(nodes <= 11_000 / (MOST / 2) + 3, "{nodes} nodes that are not half full");
+        let fences = Fences::new(0);
         for place in [|n| n * 7919 % 10_000, |n| 9_999 - n, |n| n] {
             for key in &keys {
                 fences.insert(vec![(key, 1)], &guard);
@@ -386,5 +416,41 @@ mod tests {
             }
             stop.store(true, Ordering::Relaxed);
         });
+    }
+
+    /// A thread that only reads drops them, and goes on.
+    #[test]
+    fn all_is_freed_whoever_drops_them() {
+        struct Counted<'a>(&'a AtomicUsize);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        static LIVE: AtomicUsize = AtomicUsize::new(0);
+        let counted = || {
+            LIVE.fetch_add(1, Ordering::Relaxed);
+            Counted(&LIVE)
+        };
+        let fences = Fences::new(counted());
+        for n in 1..20_000u32 {
+            fences.insert(vec![(&n.to_be_bytes(), counted())], &crossbeam_epoch::pin());
+        }
+        let (dropped, end) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(fences);
+                dropped.wait();
+                end.wait();
+            });
+            dropped.wait();
+            let begun = Instant::now();
+            while LIVE.load(Ordering::Relaxed) > 0 && begun.elapsed() < Duration::from_secs(60) {
+                crossbeam_epoch::pin().flush();
+                std::thread::yield_now();
+            }
+            end.wait();
+        });
+        assert_eq!(LIVE.load(Ordering::Relaxed), 0);
     }
 }

@@ -84,7 +84,7 @@ impl Block {
         })
     }
 
-    /// The block with more keys; `None` as above.
+    /// The block with more keys; `None` if there is no room for them beside its base.
     fn with(&self, keys: &[&[u8]]) -> Option<Block> {
         let [key] = keys else {
             let added: Keys<'_> = union(self.added.keys(), keys.iter().copied()).collect();
@@ -183,7 +183,7 @@ impl Order {
     }
 
     /// Where the first of these keys belong. Asks for what changing them will read.
-    fn find_some<'g>(&self, mut keys: &[&[u8]], guard: &'g Guard) -> Places<'g> {
+    fn find_some<'g>(&'g self, mut keys: &[&[u8]], guard: &'g Guard) -> Places<'g> {
         let mut found = Places::new();
         while let [first, ..] = keys
             && found.len() < WARM
