@@ -20,7 +20,7 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
         EpochCell { pointer: Atomic::new(value) }
     }
 
-    /// The present value, which stays readable as long as `guard`.
+    /// The present value, which stays readable as long as `guard`. Panics once the cell was emptied.
     pub fn load<'g>(&self, guard: &'g Guard) -> &'g T {
         let shared = self.pointer.load(Ordering::Acquire, guard);
         // SAFETY: what the pointer leads to is freed only after every guard that was pinned when it was

@@ -235,6 +235,7 @@ impl Order {
     pub fn remove(&self, key: &[u8], guard: &Guard) {
         let place = self.blocks.find(key, guard);
         let block = place.cell.load(guard);
+        debug_assert!(block.covers(key) && block.upper() == place.upper);
         let added: Keys<'_> = block.added.keys().filter(|added| *added != key).collect();
         let gone = block.base.keys.contains(key).then_some(key);
         let removed: Keys<'_> = union(block.removed.keys(), gone.into_iter()).collect();
